@@ -1,0 +1,150 @@
+"""The loader of every datamodule: order by (seed, epoch), exact on many ranks, resumable inside an epoch."""
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batches import Labelled
+
+
+class InMemory(Dataset):
+    """A data set held as two tensors; a batch is one indexing operation.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Labelled:
+        return Labelled(self.images[index], self.labels[index])
+
+    def __getitems__(self, indices: Tensor) -> Labelled:
+        return Labelled(self.images[indices], self.labels[indices])
+
+    def subset(self, indices: Tensor) -> "InMemory":
+        return InMemory(self.images[indices], self.labels[indices])
+
+
+def whole(batch: Any) -> Any:
+    """Collate for data sets whose `__getitems__` already returns a batch."""
+    return batch
+
+
+class Loader:
+    """Iterates the batches of a map-style data set. Lightning leaves it alone: it is no `DataLoader`.
+
+    Training (`shuffle=True`): the order is a permutation drawn from (seed, epoch), cut into global
+    batches of `batch_size * world_size`; a rank takes every `world_size`-th sample of each, and the
+    incomplete tail is dropped, so all ranks step together.
+    Evaluation: rank r takes samples r, r + world_size, ...: each sample exactly once, with no padding,
+    cut so that all ranks have the same number of batches (collective calls stay matched) and none is
+    empty; only for that may a batch of size 1 hold two samples.
+
+    The position is part of `state_dict`, so a run resumed inside an epoch sees the batches it had not
+    seen. `generator` gives the randomness of the batch last yielded as a function of (seed, epoch,
+    rank, position): augmentation that draws from it resumes with the loader and never touches the
+    global generators.
+
+    Args:
+        dataset: with `__len__` and `__getitem__`, or `__getitems__` (a whole batch at once).
+        batch_size: samples per rank and batch.
+        shuffle: training order (see above) or evaluation order.
+        seed: of order and augmentation.
+        rank, world_size: this process among all.
+        num_workers: processes that load; they start anew each epoch, so that they see its number.
+        collate: list of samples -> batch.
+        pin_memory: as in torch's DataLoader.
+
+    Raises:
+        ValueError: if there are fewer samples than ranks.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        collate: Callable = whole,
+        pin_memory: bool = False,
+    ) -> None:
+        if len(dataset) < world_size:
+            raise ValueError(
+                f"a data set of {len(dataset)} samples cannot be shared by {world_size} processes: "
+                "expected at least one sample each; use fewer devices or more data"
+            )
+        self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.num_workers, self.collate, self.pin_memory = num_workers, collate, pin_memory
+        self.epoch = self.position = self._start = 0
+
+    @property
+    def batch_sampler(self) -> SimpleNamespace:
+        """Lightning announces the epoch to `loader.batch_sampler.sampler`; a `loader.sampler` it would try to replace."""
+        return SimpleNamespace(sampler=self)
+
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self.epoch, self.position, self._start = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch = state["epoch"]
+        self.position = self._start = state["position"]
+
+    def __len__(self) -> int:
+        least, most = len(self.dataset) // self.world_size, -(-len(self.dataset) // self.world_size)
+        if self.shuffle:
+            return max(1, least // self.batch_size)
+        return min(least, -(-most // self.batch_size))
+
+    def batches(self) -> list[Tensor]:
+        """The index batches of this rank in this epoch."""
+        n = len(self.dataset)
+        if not self.shuffle:
+            return list(torch.arange(self.rank, n, self.world_size).tensor_split(len(self)))
+        order = torch.randperm(n, generator=self._seeded(torch.Generator(), self.epoch))
+        size = min(self.batch_size, n // self.world_size) * self.world_size
+        return [order[i * size : (i + 1) * size][self.rank :: self.world_size] for i in range(len(self))]
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator: its body runs at the first `next`, after Lightning has announced the epoch.
+        self.position, self._start = self._start, 0
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(self.epoch)
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=self.batches()[self.position :],
+            num_workers=self.num_workers,
+            collate_fn=self.collate,
+            pin_memory=self.pin_memory,
+            generator=torch.Generator(),  # its own, or it would draw a seed from the global one
+        )
+        for batch in loader:
+            self.position += 1
+            yield batch
+
+    def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
+        """The random numbers that belong to the batch last yielded."""
+        return self._seeded(torch.Generator(device), self.epoch, self.rank, self.position)
+
+    def _seeded(self, generator: torch.Generator, *key: int) -> torch.Generator:
+        seed = np.random.SeedSequence((self.seed, *key)).generate_state(1, np.uint64)[0]
+        return generator.manual_seed(int(seed) >> 1)

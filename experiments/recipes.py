@@ -1,0 +1,100 @@
+"""Recipes: one YAML file each, found by their path below this folder. Nothing here imports torch."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass
+class Expect:
+    """What a recipe must reach.
+
+    Args:
+        metric: as logged, such as test/acc.
+        at_least, at_most: the bound; one of the two.
+        seeds: how many the figure is a mean of.
+        over_last: mean over so many last epochs; 1 is the last epoch alone.
+        cost: where the recipe is meant to run.
+        source: whose figure it is, or what it is derived from.
+    """
+
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+    seeds: int = 1
+    over_last: int = 1
+    cost: Literal["cpu", "gpu"] = "cpu"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("expect: give one of at_least and at_most")
+
+    @property
+    def target(self) -> float:
+        return self.at_least if self.at_most is None else self.at_most
+
+    def met(self, value: float) -> bool:
+        return value >= self.at_least if self.at_most is None else value <= self.at_most
+
+    def best(self, values: list[float]) -> float:
+        return max(values) if self.at_most is None else min(values)
+
+    def __str__(self) -> str:
+        return f"{'>=' if self.at_most is None else '<='} {self.target:g}"
+
+
+def names() -> list[str]:
+    """All recipes, as `shelf/name`. Files that begin with an underscore are overlays."""
+    return sorted(
+        path.relative_to(ROOT).with_suffix("").as_posix()
+        for path in ROOT.glob("*/*.yaml")
+        if path.name[0] != "_" and "\nmodel:" in path.read_text()
+    )
+
+
+def find(recipe: str) -> Path:
+    """The file of a recipe given by name or by path.
+
+    Raises:
+        ValueError: if there is none; names the nearest.
+    """
+    if recipe.endswith((".yaml", ".yml")):
+        if Path(recipe).is_file():
+            return Path(recipe).resolve()
+        raise ValueError(f"recipe file {recipe} does not exist: expected a YAML file or a name; see `zoo list`")
+    if recipe in (known := names()):
+        return ROOT / f"{recipe}.yaml"
+    # People remember the last part, or write under_8k for under-8k.
+    key = {name: name.replace("_", "-") for name in known}
+    near = [name for name in known if key[name].endswith("/" + recipe.replace("_", "-"))]
+    near += difflib.get_close_matches(recipe.replace("_", "-"), list(key.values()), 3, cutoff=0.5)
+    hint = f"nearest: {', '.join(dict.fromkeys(near))}" if near else "see `zoo list`"
+    raise ValueError(f"unknown recipe {recipe!r}: expected a name such as {known[0]} or a YAML file; {hint}")
+
+
+def name_of(path: Path) -> str:
+    """The name of a recipe file: its path below this folder, or its stem if it lies elsewhere."""
+    path = path.resolve()
+    return (path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(path.name)).with_suffix("").as_posix()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The YAML of a recipe as it is written.
+
+    Raises:
+        ValueError: if it is no YAML mapping.
+    """
+    try:
+        content = yaml.load(path.read_text(), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}; mend it") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no mapping: expected the keys model, data and trainer; see any recipe")
+    return content

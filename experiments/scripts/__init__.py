@@ -1,0 +1,1 @@
+"""Plain Python scripts that instantiate a Trainer."""

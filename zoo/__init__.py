@@ -1,0 +1,1 @@
+"""The PyTorch Lightning module zoo: what is trained."""

@@ -1,0 +1,78 @@
+"""Five stride-2 convolutions and nothing else: the net of fast.ai's lesson 17.
+
+B batch, C channels, H height, W width, K classes. 28 -> 14 -> 7 -> 4 -> 2 -> 1, channels 1-8-16-32-64-K.
+"""
+
+import itertools
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from zoo.classification.classifier import Classifier
+
+
+class PlainConvNet(nn.Module):
+    """3x3 convolutions of stride 2 down to one pixel, whose channels are the logits; no pooling, no linear layer.
+
+    Weights are Kaiming-initialised (He et al. 2015, equation 15, with the leak of the activation).
+
+    Args:
+        in_channels: C.
+        num_classes: K.
+        widths: channels after each convolution but the last.
+        act: makes the activation that follows each of them.
+        norm: makes the norm between convolution and activation from its channels; None for none.
+
+    Shape: (B, C, 28, 28) -> (B, K); larger images are averaged over the pixels left.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        widths: tuple[int, ...] = (8, 16, 32, 64),
+        act: Callable[[], nn.Module] = nn.ReLU,
+        norm: Callable[[int], nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+
+        def block(inputs: int, outputs: int) -> nn.Sequential:
+            norms = [] if norm is None else [norm(outputs)]
+            bias = not any(isinstance(layer, nn.BatchNorm2d) for layer in norms)  # which would subtract it again
+            return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=bias), *norms, act())
+
+        self.stem = block(in_channels, widths[0])
+        self.stages = nn.Sequential(*(block(i, o) for i, o in itertools.pairwise(widths)))
+        self.head = nn.Sequential(
+            nn.Conv2d(widths[-1], num_classes, 3, stride=2, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+        leak = getattr(act(), "leak", 0.0)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=leak)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stages(self.stem(x)))
+
+
+class PlainConv(Classifier):
+    """Trains a `PlainConvNet`; the other arguments are `Classifier`'s.
+
+    >>> PlainConv(num_classes=10, norm=nn.BatchNorm2d).net(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        widths: tuple[int, ...] = (8, 16, 32, 64),
+        act: Callable[[], nn.Module] = nn.ReLU,
+        norm: Callable[[int], nn.Module] | None = None,
+        **recipe,
+    ) -> None:
+        super().__init__(PlainConvNet(in_channels, num_classes, widths, act, norm), num_classes, **recipe)
+
+    @property
+    def cam_target(self) -> nn.Module:
+        return self.net.stages[0]  # 7x7; the maps behind it are too coarse to look at

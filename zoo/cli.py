@@ -1,0 +1,144 @@
+"""The `zoo` command. Each verb is a few lines that call its room; heavy imports wait until one needs them."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import warnings
+from typing import NoReturn
+
+from experiments import ledger, recipes
+
+OVERRIDES = "options of the recipe, such as --trainer.max_epochs 2 or --config FILE; see `zoo fit RECIPE --help`"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are ours to print."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see `{self.prog} --help`")
+
+
+def parser() -> Parser:
+    top = Parser("zoo", description="Deep-learning systems, each with a recipe that reproduces its number.")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def add(name: str, text: str) -> Parser:
+        return verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+
+    add("demo", "train the flagship on Fashion-MNIST and draw curves, mistakes and Grad-CAM").epilog = OVERRIDES
+    add("list", "the recipes with target and result").add_argument("--json", action="store_true")
+    for verb, text in {
+        "fit": "train a recipe",
+        "validate": "evaluate on the validation split",
+        "test": "evaluate on the test set",
+    }.items():
+        verb = verbs.add_parser(verb, help=text, description=text, epilog=OVERRIDES, add_help=False, allow_abbrev=False)
+        verb.add_argument("recipe", metavar="RECIPE", help="name, or path of a YAML file")
+    predict = add("predict", "classify image files, one JSON line each")
+    predict.add_argument("source", metavar="RECIPE_OR_CKPT", help="checkpoint, or recipe whose newest run counts")
+    predict.add_argument("files", metavar="IMAGE", nargs="+")
+    reproduce = add("reproduce", "train and test a recipe, compare with its target, write the ledger")
+    reproduce.epilog = "Options of the recipe may follow, for a trial; then nothing is written into the ledger."
+    reproduce.add_argument("recipe", metavar="RECIPE")
+    reproduce.add_argument("--seeds", type=int, nargs="+", help="default: as many as the recipe expects")
+    reproduce.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    add("results", "write RESULTS.md and the README's table from the ledger")
+    return top
+
+
+def show_list(as_json: bool) -> None:
+    lines = []
+    for name in recipes.names():
+        content = recipes.read(recipes.find(name))
+        line = ledger.summary(name)
+        lines.append(
+            {
+                "recipe": name,
+                "module": content["model"]["class_path"].rpartition(".")[2],
+                "data": content["data"]["class_path"].rpartition(".")[2],
+                "target": f"{line['metric']} {line['target']}",
+                "result": line["result"] + (f" (n={line['n']})" if line["n"] else ""),
+                "cost": line["cost"],
+            }
+        )
+    if as_json:
+        print(json.dumps(lines, indent=2))
+        return
+    widths = {key: max(len(key), *(len(line[key]) for line in lines)) for key in lines[0]}
+    for line in [{key: key for key in widths}, *lines]:
+        print("  ".join(line[key].ljust(width) for key, width in widths.items()).rstrip())
+
+
+def run_trainer(verb: str, recipe: str, options: list[str]) -> None:
+    from zoo.lightning_cli import ZooCLI
+
+    cli = ZooCLI(recipe, options)
+    checkpoint = cli.config_init.ckpt_path
+    if checkpoint is None and verb != "fit":
+        from zoo.predict import newest_checkpoint
+
+        checkpoint = newest_checkpoint(recipe)
+        print(f"checkpoint {checkpoint}", file=sys.stderr)
+    if checkpoint is not None and checkpoint not in ("last", "best", "hpc") and not os.path.isfile(checkpoint):
+        raise ValueError(f"checkpoint {checkpoint} does not exist: expected a .ckpt file, as in runs/*/*/*/checkpoints")
+    print(f"run folder {cli.folder}", file=sys.stderr)
+    getattr(cli.trainer, verb)(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint)
+
+
+def run_reproduce(recipe: str, seeds: list[int] | None, as_json: bool, options: list[str]) -> int:
+    with contextlib.redirect_stdout(sys.stderr):
+        from experiments.reproduce import reproduce
+
+        report = reproduce(recipe, seeds, options)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        values = ", ".join(f"{value:.4f}" for value in report["values"].values())
+        verdict = "met" if report["met"] else "missed"
+        print(
+            f"{report['recipe']}: {report['metric']} {report['mean']:.4f} ({values}); {verdict}: {report['target']:g}"
+        )
+    return 0 if report["met"] else 1
+
+
+def run(argv: list[str]) -> int:
+    args, rest = parser().parse_known_args(argv)
+    if rest and args.verb in ("list", "results", "predict"):
+        raise ValueError(f"zoo {args.verb} takes no {rest[0]!r}; see `zoo {args.verb} --help`")
+    if args.verb == "list":
+        show_list(args.json)
+    elif args.verb == "demo":
+        from experiments.demo import demo
+
+        demo(rest)
+    elif args.verb == "predict":
+        from zoo.predict import predict
+
+        for line in list(predict(args.source, args.files)):
+            print(json.dumps(line))
+    elif args.verb == "reproduce":
+        return run_reproduce(args.recipe, args.seeds, args.json, rest)
+    elif args.verb == "results":
+        print(*ledger.publish(), sep="\n")
+    else:
+        run_trainer(args.verb, args.recipe, rest)
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 0, 1 (target missed), 2 (bad input, in a line), 130 (interrupted)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|srun|does not have many workers|tensorboardX).*")
+    try:
+        return run([word for word in argv if word != "--debug"])
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        print(f"zoo: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

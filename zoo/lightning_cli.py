@@ -1,0 +1,187 @@
+"""LightningCLI as the zoo uses it: one recipe, a run folder, one-line errors."""
+
+import argparse
+import difflib
+import importlib
+import inspect
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from callbacks.interrupt import Interrupt
+from callbacks.progress import progress_callback
+from callbacks.work import TrainingWork
+from experiments import recipes
+from experiments.recipes import Expect
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that a full disk or a kill leaves no half file.
+
+    Lightning's own writes into the system's temporary folder first, and where that is another disk, the move is a copy.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        if "://" in str(path):
+            return super().save_checkpoint(checkpoint, path, storage_options)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with open(beside, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+class SaveConfig(SaveConfigCallback):
+    """The full resolved config goes to the run folder and to W&B."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Any, **options) -> None:
+        super().__init__(parser, config, save_to_log_dir=False, **options)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        text = self.parser.dump(self.config, skip_none=False)
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        if stage == "fit" or not (folder / "config.yaml").exists():
+            (folder / "config.yaml").write_text(text)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.config.update(recipes.yaml.safe_load(text), allow_val_change=True)
+
+
+def run_folder(name: str) -> Path:
+    """`runs/RECIPE/TIME`; on a cluster the job's number instead of the time, so that a requeued job finds its own.
+
+    The processes that Lightning starts on this machine read it from the environment.
+    """
+    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
+    if job in (None, "none"):
+        job = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path("runs", name, job)
+    if "LOCAL_RANK" in os.environ and "ZOO_RUN" in os.environ:
+        return Path(os.environ["ZOO_RUN"])
+    number = 2
+    while job.count("-") and folder.exists():  # two runs in one second
+        folder, number = Path("runs", name, f"{job}-{number}"), number + 1
+    os.environ["ZOO_RUN"] = str(folder.absolute())
+    return folder.absolute()
+
+
+class ZooCLI(LightningCLI):
+    """Builds `trainer`, `model` and `datamodule` from a recipe and options that override it; runs nothing.
+
+    Attributes:
+        folder: of the run: config, checkpoints, metrics, pictures.
+        expect: what the recipe must reach, or None.
+
+    Raises:
+        ValueError: for anything wrong in recipe or options, in one line.
+    """
+
+    def __init__(self, recipe: str, options: list[str] | None = None) -> None:
+        self.recipe = recipes.find(recipe)
+        recipes.read(self.recipe)
+        self.folder = None
+        try:
+            super().__init__(
+                save_config_callback=SaveConfig,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
+                args=["--config", str(self.recipe), *(options or [])],
+                run=False,
+            )
+        except (argparse.ArgumentError, TypeError) as error:
+            raise ValueError(explain(error, self.parser if hasattr(self, "parser") else None)) from error
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--expect", type=Expect | None, default=None, help="what the recipe must reach")
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint to resume or evaluate")
+        parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
+        for action in parser._actions:
+            if re.fullmatch(r"trainer\.(limit_\w+_batches|overfit_batches|val_check_interval)", action.dest):
+                # Behind typing's cache Trainer's annotation reads float first, and 1 batch became 100 %.
+                kinds = sorted(action._typehint.__args__, key=lambda kind: kind is not int)
+                action._typehint = kinds[0] | kinds[1]
+                for kind in kinds[2:]:
+                    action._typehint |= kind
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        self.config = parser.parse_args(args)  # without Lightning's warning that sys.argv holds something too
+
+    def before_instantiate_classes(self) -> None:
+        trainer = self.config.trainer
+        self.folder = Path(trainer.default_root_dir or run_folder(recipes.name_of(self.recipe)))
+        trainer.default_root_dir = str(self.folder)
+        logger = trainer.logger
+        if hasattr(logger, "class_path") and logger.init_args.get("save_dir") in (None, "."):
+            logger.init_args.save_dir = str(self.folder)
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        self.expect = self.config_init.expect
+        given, found = self.config.model.init_args.get("num_classes"), getattr(self.datamodule, "num_classes", None)
+        if None not in (given, found) and given != found:
+            raise ValueError(
+                f"num_classes is {given}, but the data have {found} classes: expected the same number; "
+                "leave it out, and it is taken from the data"
+            )
+
+    def instantiate_trainer(self, **kwargs) -> Trainer:
+        trainer = self.config_init.trainer
+        if trainer.logger in (None, True):
+            kwargs["logger"] = CSVLogger(self.folder, name="", version="")
+        own = [
+            ModelCheckpoint(self.folder / "checkpoints", filename="last", enable_version_counter=False),
+            Interrupt(recipes.name_of(self.recipe)),
+            TrainingWork(),
+            *([] if trainer.enable_progress_bar is False else [progress_callback()]),
+        ]
+        if trainer.enable_checkpointing is False or trainer.fast_dev_run:
+            own = own[2:]
+        kwargs["callbacks"] = [*(trainer.callbacks or []), *own]
+        kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
+        return super().instantiate_trainer(**kwargs)
+
+
+def explain(error: Exception, parser: LightningArgumentParser | None) -> str:
+    """One line for a jsonargparse error, which may be a page long; names what is near a misspelt word."""
+    text = str(error)
+    if found := re.search(r"Option '([\w.]+)' is not accepted", text):
+        owners = re.findall(r"class_path '([\w.]+)'", text[: found.start()]) + re.findall(
+            r"class_path='([\w.]+)'", text
+        )
+        owner = owners[-1] if len(owners) > 1 or not owners else owners[0]
+        return f"{owner} takes no {found[1]!r}{_nearest(found[1], _arguments(owner))}"
+    if found := re.search(r"[Uu]nrecognized arguments: (--[\w.+-]+)|Key '([\w.]+)' is not expected", text):
+        word = (found[1] or found[2]).lstrip("-")
+        known = [action.dest for action in parser._actions] if parser else []
+        return f"there is no option --{word}{_nearest(word, known)}"
+    lines = [line.strip(" -") for line in text.splitlines()]
+    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a <class 'NoneType'>")
+    return " ".join(line for line in lines if line and not line.startswith(noise))[:600]
+
+
+def _arguments(dotted: str) -> list[str]:
+    module, _, name = dotted.rpartition(".")
+    kind = getattr(importlib.import_module(module), name)
+    return [name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters if name != "self"]
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, sorted(set(known)), 3, cutoff=0.6)
+    return f"; nearest: {', '.join(near)}" if near else "; see the signature or `zoo fit RECIPE --help`"
