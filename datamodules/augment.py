@@ -85,7 +85,7 @@ class Cutout(Augmentation):
 
 
 class Affine(Augmentation):
-    """Turns, moves and scales about the centre, bilinear; what comes from outside is black.
+    """Turns and scales about the centre, then moves, bilinear; what comes from outside is black.
 
     Args:
         degrees: the angle is uniform in -degrees..degrees.
@@ -102,9 +102,9 @@ class Affine(Augmentation):
         angle, zoom = turn * math.radians(self.degrees), 1 + zoom * self.scale
         # affine_grid maps output to input coordinates, each axis in -1..1: hence H / W off the diagonal.
         cos, sin = angle.cos() / zoom, angle.sin() / zoom
-        across = torch.stack([cos, -sin * H / W, 2 * self.translate * right], 1)
-        along = torch.stack([sin * W / H, cos, 2 * self.translate * down], 1)
-        grid = F.affine_grid(torch.stack([across, along], 1).to(x.dtype), list(x.shape), align_corners=False)
+        linear = torch.stack([cos, -sin * H / W, sin * W / H, cos], 1).view(B, 2, 2)
+        shift = 2 * self.translate * torch.stack([right, down], 1)[:, :, None]
+        grid = F.affine_grid(torch.cat([linear, -linear @ shift], 2).to(x.dtype), list(x.shape), align_corners=False)
         return F.grid_sample(x, grid, align_corners=False)
 
 

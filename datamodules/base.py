@@ -62,6 +62,8 @@ class ImageData(LightningDataModule):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
         self.sets: dict[str, Dataset] = {}
+        self.train_loader: Loader | None = None
+        self._resume_at: dict[str, int] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -99,6 +101,9 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         self.train_loader = self._loader("train")
+        if self._resume_at:
+            self.train_loader.load_state_dict(self._resume_at)
+            self._resume_at = None
         return self.train_loader
 
     def val_dataloader(self) -> dict[str, Loader]:
@@ -110,6 +115,14 @@ class ImageData(LightningDataModule):
 
     def predict_dataloader(self) -> Loader:
         return self._loader("test")
+
+    # Lightning restores the loader itself, but not where a module asked for `estimated_stepping_batches` before.
+    def state_dict(self) -> dict[str, int]:
+        return self.train_loader.state_dict() if self.train_loader else {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        if self.trainer.state.fn == "fit":
+            self._resume_at = state
 
     def on_after_batch_transfer(self, batch: Labelled, dataloader_idx: int) -> Labelled:
         batch = batch._replace(image=batch.image.float() / 255)

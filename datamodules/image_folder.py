@@ -29,6 +29,8 @@ def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
+                image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
             image = image.convert("RGBA") if image.has_transparency_data else image.convert(mode)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist: expected an image file; check the path") from None

@@ -1,5 +1,6 @@
 """The loader of every datamodule: order by (seed, epoch), exact on many ranks, resumable inside an epoch."""
 
+import traceback
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -95,7 +96,7 @@ class Loader:
 
     @property
     def batch_sampler(self) -> SimpleNamespace:
-        """Lightning announces the epoch to `loader.batch_sampler.sampler`; a `loader.sampler` it would try to replace."""
+        """Lightning announces the epoch to `loader.batch_sampler.sampler`; a `loader.sampler` it might replace."""
         return SimpleNamespace(sampler=self)
 
     def set_epoch(self, epoch: int) -> None:
@@ -137,9 +138,17 @@ class Loader:
             pin_memory=self.pin_memory,
             generator=torch.Generator(),  # its own, or it would draw a seed from the global one
         )
-        for batch in loader:
-            self.position += 1
-            yield batch
+        try:
+            for batch in loader:
+                self.position += 1
+                yield batch
+        except (ValueError, OSError) as error:
+            if not self.num_workers:
+                raise
+            # In a worker's error the whole traceback stands before what it has to say.
+            message = str(error).rpartition(f"\n{type(error).__name__}: ")[2].strip()
+            traceback.clear_frames(error.__traceback__)  # which would keep the workers waiting
+            raise type(error)(message) from error
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """The random numbers that belong to the batch last yielded."""

@@ -72,9 +72,10 @@ def find(recipe: str) -> Path:
     if recipe in (known := names()):
         return ROOT / f"{recipe}.yaml"
     # People remember the last part, or write under_8k for under-8k.
-    key = {name: name.replace("_", "-") for name in known}
-    near = [name for name in known if key[name].endswith("/" + recipe.replace("_", "-"))]
-    near += difflib.get_close_matches(recipe.replace("_", "-"), list(key.values()), 3, cutoff=0.5)
+    plain = {name.replace("_", "-"): name for name in known}
+    wanted = recipe.replace("_", "-")
+    near = [name for key, name in plain.items() if key.endswith("/" + wanted)]
+    near += [plain[key] for key in difflib.get_close_matches(wanted, plain, 3, cutoff=0.6)]
     hint = f"nearest: {', '.join(dict.fromkeys(near))}" if near else "see `zoo list`"
     raise ValueError(f"unknown recipe {recipe!r}: expected a name such as {known[0]} or a YAML file; {hint}")
 

@@ -135,8 +135,11 @@ def main(argv: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message=".*(LeafSpec|srun|does not have many workers|tensorboardX).*")
     try:
         return run([word for word in argv if word != "--debug"])
-    except (ValueError, OSError) as error:
-        if debug:
+    except Exception as error:
+        # Lightning says so of impossible Trainer options; its name is enough, importing it would take seconds.
+        if debug or not (
+            isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException"
+        ):
             raise
         print(f"zoo: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -165,10 +165,10 @@ def explain(error: Exception, parser: LightningArgumentParser | None) -> str:
         owners = re.findall(r"class_path '([\w.]+)'", text[: found.start()]) + re.findall(
             r"class_path='([\w.]+)'", text
         )
-        owner = owners[-1] if len(owners) > 1 or not owners else owners[0]
-        return f"{owner} takes no {found[1]!r}{_nearest(found[1], _arguments(owner))}"
-    if found := re.search(r"[Uu]nrecognized arguments: (--[\w.+-]+)|Key '([\w.]+)' is not expected", text):
-        word = (found[1] or found[2]).lstrip("-")
+        if owners:
+            return f"{owners[-1]} takes no {found[1]!r}{_nearest(found[1], _arguments(owners[-1]))}"
+    if found := re.search(r"[Uu]nrecognized arguments: --([\w.+-]+)|Option '([\w.]+)' is not accepted", text):
+        word = found[1] or found[2]
         known = [action.dest for action in parser._actions] if parser else []
         return f"there is no option --{word}{_nearest(word, known)}"
     lines = [line.strip(" -") for line in text.splitlines()]

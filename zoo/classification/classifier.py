@@ -119,7 +119,7 @@ class Classifier(LightningModule):
         saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
         own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         if there != here or saved != own:
-            first = min((name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name)), default=None)
+            first = next((name for name in own | saved if saved.get(name) != own.get(name)), None)
             detail = f"; {first} is {saved.get(first)} there and {own.get(first)} here" if first else ""
             raise ValueError(
                 f"the checkpoint holds a {there}, expected a {here}{detail}; "

@@ -53,7 +53,7 @@ class OneCycle(LambdaLR):
         super().__init__(optimizer, self.factor)
 
     def factor(self, step: int) -> float:
-        done = min(1.0, step / self.total_steps)
+        done = min(1.0, step / max(1, self.total_steps))  # a training of no steps asks for its first rate, too
         if done < self.peak:
             return self.start + (1 - self.start) * done / self.peak
         left = (1 - done) / (1 - self.peak) if self.peak < 1 else 1.0

@@ -1,0 +1,77 @@
+"""Weights & Biases, online where it can be reached and offline where not."""
+
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlparse
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+
+def why_offline() -> str | None:
+    """The reason why W&B cannot be used online, or None if it can."""
+    mode = os.environ.get("WANDB_MODE")
+    if mode in ("offline", "disabled", "dryrun"):
+        return f"WANDB_MODE is {mode}"
+    if mode == "online":
+        return None
+    import wandb
+
+    url = urlparse(wandb.setup().settings.base_url)
+    try:
+        socket.create_connection((url.hostname, url.port or (443 if url.scheme == "https" else 80)), timeout=3).close()
+    except OSError as error:
+        return f"{url.hostname} cannot be reached ({error})"
+    try:
+        return None if wandb.login(prompt=False) else "there is no API key (wandb login)"
+    except wandb.errors.Error as error:
+        return f"the login failed ({error})"
+
+
+class Wandb(WandbLogger):
+    """Lightning's `WandbLogger` that goes offline by itself and keeps everything in the run folder.
+
+    The images inside tables lie in `WANDB_DATA_DIR`, by default far from the run: it is set beside it, so that a
+    folder that is moved or synced later has them.
+
+    Args:
+        project: on the dashboard.
+        save_dir: run folder; the `zoo` command fills it in.
+        offline: True or False decide; None looks whether W&B can be reached.
+        name, id, group, tags, entity: of the run; under Slurm the id follows the job, so that a requeued job goes on.
+        log_model: upload checkpoints too; online only.
+    """
+
+    def __init__(
+        self,
+        project: str = "litzoo",
+        save_dir: str = ".",
+        offline: bool | None = None,
+        name: str | None = None,
+        id: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+        entity: str | None = None,
+        log_model: bool = False,
+    ) -> None:
+        reason = why_offline() if offline is None else "as asked" if offline else None
+        folder = Path(save_dir).absolute()
+        if reason:
+            rank_zero_info(f"W&B logs offline, {reason}: {folder / 'wandb'}; upload later with `wandb sync`")
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))
+        job = os.environ.get("SLURM_JOB_ID")
+        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(
+            project=project,
+            save_dir=folder,
+            offline=reason is not None,
+            mode="offline" if reason else None,
+            name=name or "/".join(folder.parts[-3:]),
+            id=id or (f"slurm-{job}" if job else None),
+            group=group,
+            tags=tags,
+            log_model=log_model and reason is None,
+            entity=entity,
+            resume="allow" if id or job else None,
+        )

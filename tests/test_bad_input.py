@@ -1,0 +1,183 @@
+"""Bad input ends with exit status 2 and one line that names value, expectation and remedy; nothing is half-written."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from datamodules import files
+from datamodules.fashion_mnist import FashionMNIST
+from experiments import ledger
+from tests.conftest import draw_picture
+from zoo.cli import main
+
+TINY = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "2"]
+FASHION = "fashion_mnist/towards-90"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def complaint(capfd, *words: str) -> str:
+    """Runs the command, which must end with 2; returns the one line."""
+    capfd.readouterr()
+    assert main([str(word) for word in words]) == 2
+    captured = capfd.readouterr()
+    assert "Traceback" not in captured.err
+    (line,) = [line for line in captured.err.splitlines() if line.startswith("zoo: ")]
+    assert captured.err.rstrip().endswith(line)
+    return line
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["fit", "fashion_mnist/flagshp"], ["'fashion_mnist/flagshp'", "fashion_mnist/flagship"]),
+        (["fit", "under-8k"], ["nearest: mnist/under-8k"]),
+        (["reproduce", "mnist/under_8k"], ["nearest: mnist/under-8k"]),
+        (["fit", "absent.yaml"], ["absent.yaml", "does not exist"]),
+        (["fitt", "digits/small"], ["fitt", "fit"]),
+        (["list", "--jsn"], ["--jsn", "zoo list --help"]),
+        (["reproduce", "digits/small", "--seeds", "one"], ["one", "--seeds"]),
+        (["fit", "digits/small", "--trainer.max_epoch", "1"], ["trainer.max_epoch", "nearest: trainer.max_epochs"]),
+        (["fit", "digits/small", "--model.label_smothing", "1"], ["label_smothing", "nearest: label_smoothing"]),
+        (["fit", "digits/small", "--data.batchsize", "1"], ["Digits", "batchsize", "nearest: batch_size"]),
+        (["fit", "digits/small", "--model.optimizer.lrr", "1"], ["Muon", "lrr", "nearest: lr"]),
+        (["fit", "digits/small", "--data.batch_size", "many"], ["batch_size", "many", "int"]),
+        (["fit", "digits/small", "--data.batch_size", "0"], ["batch_size is 0", "1 or more"]),
+        (["fit", "digits/small", "--data.val_size", "9999"], ["val_size is 9999", "1436"]),
+        (["fit", "digits/small", "--model.num_classes", "7"], ["num_classes is 7", "10 classes", "leave it out"]),
+        (["fit", "digits/small", "--model", "zoo.absent.Net"], ["zoo.absent"]),
+        (["fit", "digits/small", "--trainer.accelerator", "abacus"], ["abacus"]),
+        (["fit", "digits/small", "--ckpt_path", "absent.ckpt"], ["absent.ckpt", "does not exist"]),
+        (["test", "digits/small"], ["no checkpoint", "zoo fit digits/small"]),
+        (["predict", "digits/small", "a.png"], ["no checkpoint", "zoo fit digits/small"]),
+        (["predict", "absent.ckpt", "a.png"], ["absent.ckpt", "does not exist"]),
+    ],
+    ids=lambda value: "-".join(value[:3]).replace("/", "_") if isinstance(value, list) else None,
+)
+def test_wrong_words(capfd, words, parts):
+    line = complaint(capfd, *words)
+    assert all(part in line for part in parts), line
+    assert len(line) < 700
+    assert not [path for path in Path().rglob("*") if path.is_file()], "nothing is left behind"
+
+
+@pytest.mark.parametrize(("text", "part"), [("model: [", "no valid YAML"), ("- 1", "no mapping"), ("x: 1", "--x")])
+def test_wrong_recipe_file(capfd, text, part):
+    Path("r.yaml").write_text(text + "\nmodel: {class_path: zoo.classification.resnet.ResNet18}\n" * (text[0] == "x"))
+    assert part in complaint(capfd, "fit", "r.yaml")
+
+
+def test_recipe_that_expects_nothing_cannot_be_reproduced(capfd):
+    Path("r.yaml").write_text("model: {class_path: zoo.classification.resnet.ResNet18}\n")
+    assert "no `expect`" in complaint(capfd, "reproduce", "r.yaml")
+
+
+def test_missing_data_names_the_remedies(capfd, monkeypatch):
+    def unreachable(folder):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(FashionMNIST, "ways", lambda self: {"torchvision's download": unreachable})
+    line = complaint(capfd, "fit", FASHION, "--data.data_dir", "nowhere")
+    assert all(part in line for part in ("train-images-idx3-ubyte", "nowhere", "no route to host", "ZOO_DATA")), line
+
+
+def test_truncated_data_are_named_and_left_alone(capfd, fake_data):
+    file = fake_data / "FashionMNIST/raw/train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:1000])
+    line = complaint(capfd, "fit", FASHION, "--data.data_dir", fake_data)
+    assert all(part in line for part in (str(file), "damaged", "1000 bytes", "delete")), line
+    assert len(file.read_bytes()) == 1000
+
+
+def test_checkpoint_of_another_model(capfd, fake_data):
+    assert main(["fit", "digits/small", *TINY]) == 0
+    (checkpoint,) = Path("runs/digits/small").glob("*/checkpoints/last.ckpt")
+    data = ["--data.data_dir", fake_data, "--data.val_size", "20"]
+    line = complaint(capfd, "fit", FASHION, *data, "--ckpt_path", checkpoint)
+    assert all(part in line for part in ("SmallResNet", "PlainConv", "recipe")), line
+    line = complaint(capfd, "test", "digits/small", "--ckpt_path", checkpoint, "--model.widths", "[8,16,32]")
+    assert all(part in line for part in ("net.", "(16, 1, 3, 3)", "(8, 1, 3, 3)")), line
+
+
+def test_broken_checkpoint(capfd):
+    assert main(["fit", "digits/small", *TINY]) == 0
+    (checkpoint,) = Path("runs/digits/small").glob("*/checkpoints/last.ckpt")
+    draw_picture(0).save("a.png")
+    for size in (0, 100, checkpoint.stat().st_size // 2):
+        Path("half.ckpt").write_bytes(checkpoint.read_bytes()[:size])
+        assert "half.ckpt" in complaint(capfd, "predict", "half.ckpt", "a.png")
+        assert "half.ckpt" in complaint(capfd, "fit", "digits/small", "--ckpt_path", "half.ckpt")
+    torch.save({"state_dict": {}}, "foreign.ckpt")
+    assert "does not say which module" in complaint(capfd, "predict", "foreign.ckpt", "a.png")
+
+
+def test_pictures_that_are_none(capfd):
+    assert main(["fit", "digits/small", *TINY]) == 0
+    draw_picture(0).save("good.png")
+    Path("text.png").write_text("not a picture")
+    Path("cut.png").write_bytes(Path("good.png").read_bytes()[:200])
+    for bad in ("text.png", "cut.png", "absent.png"):
+        assert bad in complaint(capfd, "predict", "digits/small", "good.png", bad)
+        assert not capfd.readouterr().out, "no result before the complaint"
+
+
+def test_folder_of_one_class(capfd, pictures):
+    (pictures / "cat").rename("elsewhere")
+    line = complaint(
+        capfd, "fit", "cifar10/resnet18", "--data", "datamodules.image_folder.ImageFolder", "--data.folder", pictures
+    )
+    assert all(part in line for part in (str(pictures), "['bird']", "two or more")), line
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ValueError, match="unknown recipe"):
+        main(["fit", "absent", "--debug"])
+
+
+def test_a_ledger_write_that_fails_leaves_the_ledger_as_it_was(monkeypatch, here):
+    monkeypatch.setattr(ledger, "LEDGER", here / "results.csv")
+    row = dict.fromkeys(ledger.COLUMNS, "1")
+    ledger.append(row)
+    before = ledger.LEDGER.read_bytes()
+
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ledger.os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        ledger.append(row)
+    assert ledger.LEDGER.read_bytes() == before
+    assert {path.name for path in here.iterdir()} == {"results.csv", "results.lock"}
+
+
+def test_a_checkpoint_write_that_fails_leaves_the_old_one(monkeypatch, here):
+    from zoo import lightning_cli
+
+    plugin, path = lightning_cli.AtomicCheckpointIO(), here / "last.ckpt"
+    plugin.save_checkpoint({"epoch": 1}, path)
+
+    def half(checkpoint, file):
+        file.write(b"half a checkpoint")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lightning_cli.torch, "save", half)
+    with pytest.raises(OSError, match="No space left"):
+        plugin.save_checkpoint({"epoch": 2}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [path.name for path in here.iterdir()] == ["last.ckpt"]
+
+
+def test_interrupted_download_leaves_nothing(here, monkeypatch):
+    def half(folder):
+        (folder / "FashionMNIST/raw").mkdir(parents=True)
+        (folder / "FashionMNIST/raw/train-images-idx3-ubyte").write_bytes(b"half")
+        raise OSError("connection lost")
+
+    with pytest.raises(FileNotFoundError, match="connection lost"):
+        files.obtain("Fashion-MNIST", here / "data", FashionMNIST.checksums, {"download": half})
+    assert not list((here / "data").iterdir())

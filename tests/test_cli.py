@@ -1,0 +1,235 @@
+"""The commands of the README do what it says."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from experiments import ledger, recipes
+from tests.conftest import draw_picture
+from zoo.cli import main
+
+TINY = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def own_ledger(here, monkeypatch) -> Path:
+    """A ledger of its own and a recipe `quick.yaml`: the digits, one epoch, easily met."""
+    monkeypatch.setattr(ledger, "LEDGER", here / "results.csv")
+    recipe = recipes.read(recipes.find("digits/small"))
+    recipe["expect"] |= {"at_least": 0.1, "seeds": 2}
+    recipe["trainer"] = {"max_epochs": 2, "precision": "32-true", "log_every_n_steps": 1}
+    (here / "quick.yaml").write_text(yaml.safe_dump(recipe))
+    return here / "results.csv"
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["--help"], ["results", "--help"]])
+def test_light_verbs_import_neither_torch_nor_lightning(words):
+    code = (
+        "import sys, zoo.cli\n"
+        f"try: zoo.cli.main({words!r})\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'lightning', 'numpy', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=recipes.ROOT.parent)
+
+
+def test_list_names_every_recipe(capsys):
+    assert main(["list", "--json"]) == 0
+    lines = json.loads(capsys.readouterr().out)
+    assert [line["recipe"] for line in lines] == recipes.names()
+    assert all(line.keys() == {"recipe", "module", "data", "target", "result", "cost"} for line in lines)
+    assert main(["list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(lines) + 1
+
+
+def test_fit_fills_the_run_folder_and_options_override(here, capfd):
+    assert main(["fit", "digits/small", *TINY, "--model.label_smoothing", "0.3", "--seed_everything", "7"]) == 0
+    (folder,) = Path("runs/digits/small").iterdir()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["model"]["init_args"]["label_smoothing"] == 0.3
+    assert config["seed_everything"] == 7
+    assert config["trainer"]["limit_val_batches"] == 1
+    assert "epoch 1/1" in capfd.readouterr().err
+    with open(folder / "metrics.csv") as file:
+        assert any(row.get("val/acc") for row in csv.DictReader(file))
+
+
+def test_one_validation_batch_is_one_batch_and_not_all(here, capfd):
+    from zoo.lightning_cli import ZooCLI
+
+    for given, meant in (("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("3", 3)):
+        cli = ZooCLI("digits/small", ["--trainer.limit_val_batches", given])
+        assert cli.trainer.limit_val_batches == meant
+        assert type(cli.trainer.limit_val_batches) is type(meant)
+
+
+def test_saved_config_is_itself_a_recipe(here, capfd):
+    assert main(["fit", "digits/small", *TINY]) == 0
+    (folder,) = Path("runs/digits/small").iterdir()
+    first = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert main(["fit", str(folder / "config.yaml"), "--trainer.default_root_dir", "again"]) == 0
+    again = torch.load("again/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_predict_gives_a_json_line_a_picture(here, capfd):
+    assert main(["fit", "digits/small", *TINY]) == 0
+    draw_picture(1).save("a.png")
+    draw_picture(2, (100, 20)).save("b.jpg")
+    capfd.readouterr()
+    (checkpoint,) = Path("runs/digits/small").glob("*/checkpoints/last.ckpt")
+    for source in ("digits/small", str(checkpoint)):
+        assert main(["predict", source, "a.png", "b.jpg"]) == 0
+        lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+        assert [line["file"] for line in lines] == ["a.png", "b.jpg"]
+        assert all(line["class"] in "0123456789" and 0 < line["confidence"] <= 1 for line in lines)
+        assert all(line["top3"][0]["class"] == line["class"] and len(line["top3"]) == 3 for line in lines)
+
+
+def test_predict_agrees_with_the_trainer_on_a_test_image(here, capfd):
+    from PIL import Image
+
+    from datamodules.digits import Digits
+
+    assert main(["fit", "digits/small", "--trainer.max_epochs", "3"]) == 0
+    data = Digits()
+    data.setup("test")
+    images, labels = data.sets["test"].images[:30], data.sets["test"].labels[:30]
+    for i, image in enumerate(images):
+        Image.fromarray(image[0].numpy()).save(f"{i:02}.png")
+    capfd.readouterr()
+    assert main(["predict", "digits/small", *(f"{i:02}.png" for i in range(30))]) == 0
+    predicted = [int(json.loads(line)["class"]) for line in capfd.readouterr().out.splitlines()]
+    from zoo.predict import load, newest_checkpoint
+
+    model, _ = load(newest_checkpoint("digits/small"))
+    with torch.inference_mode():
+        assert predicted == model(data.normalise(images / 255)).argmax(1).tolist()
+    assert (torch.tensor(predicted) == labels).float().mean() > 0.3
+
+
+def test_reproduce_writes_a_row_a_seed_and_one_json_object(own_ledger, capfd):
+    assert main(["reproduce", "quick.yaml", "--json"]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert report["values"].keys() == {"0", "1"}
+    assert report["mean"] == pytest.approx(sum(report["values"].values()) / 2)
+    assert report["met"] is True
+    rows = ledger.rows()
+    assert [row["seed"] for row in rows] == ["0", "1"]
+    assert all(tuple(row) == ledger.COLUMNS and all(row.values()) for row in rows)
+    assert float(rows[0]["value"]) == report["values"]["0"]
+    assert float(rows[0]["best"]) >= float(rows[0]["value"])
+    assert float(rows[0]["tflop"]) > 0
+    assert int(rows[0]["parameters"]) == 77754
+
+
+def test_reproduce_exits_1_if_the_target_is_missed_and_records_no_trial(own_ledger, capfd):
+    text = Path("quick.yaml").read_text().replace("at_least: 0.1", "at_least: 1.01")
+    Path("quick.yaml").write_text(text)
+    assert main(["reproduce", "quick.yaml", "--seeds", "3", "--trainer.max_epochs", "1"]) == 1
+    assert "missed" in capfd.readouterr().out
+    assert not own_ledger.exists()
+
+
+def test_reproduce_takes_the_mean_over_the_last_epochs(own_ledger, capfd):
+    text = Path("quick.yaml").read_text().replace("metric:", "over_last: 2\n  metric:")
+    Path("quick.yaml").write_text(text)
+    assert main(["reproduce", "quick.yaml", "--seeds", "0", "--json"]) == 0
+    over_two = json.loads(capfd.readouterr().out)
+    (folder,) = Path("runs/quick").iterdir()
+    with open(folder / "metrics.csv") as file:
+        watched = [float(row["test/acc"]) for row in csv.DictReader(file) if row["test/acc"] and row["val/acc"]]
+    assert len(watched) == 2
+    assert over_two["mean"] == pytest.approx(sum(watched) / 2, abs=1e-5)
+
+
+def test_results_come_from_the_ledger(own_ledger, monkeypatch, capfd):
+    monkeypatch.setattr(recipes, "ROOT", Path("root/experiments").absolute())
+    (recipes.ROOT / "shelf").mkdir(parents=True)
+    for name in ("quick", "unmeasured"):
+        (recipes.ROOT / "shelf" / f"{name}.yaml").write_text(Path("quick.yaml").read_text())
+    readme = recipes.ROOT.parent / "README.md"
+    readme.write_text(f"before\n{ledger.BEGIN}\nold\n{ledger.END}\nafter\n")
+    row = dict.fromkeys(ledger.COLUMNS, "1") | {"recipe": "shelf/quick", "metric": "test/acc", "best": "0.97"}
+    for seed, value in ((0, 0.5), (0, 0.9), (1, 0.94)):  # the second row of seed 0 supersedes the first
+        ledger.append(row | {"seed": seed, "value": value})
+    assert main(["results"]) == 0
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "0.9200 ± 0.0283" in text
+    assert "unmeasured" not in text
+    results = (recipes.ROOT.parent / "RESULTS.md").read_text()
+    assert "unmeasured" in results
+    assert results.count("| shelf/quick |") == 1 + 3
+
+
+def test_demo_goes_on_with_digits_and_says_why(here, monkeypatch, capfd):
+    from datamodules.fashion_mnist import FashionMNIST
+
+    def absent(self):
+        raise FileNotFoundError("Fashion-MNIST: no network")
+
+    monkeypatch.setattr(FashionMNIST, "prepare_data", absent)
+    assert main(["demo", "--trainer.max_epochs", "1"]) == 0
+    out = capfd.readouterr().out
+    assert "no network" in out
+    assert "digits/small" in out
+    assert "test accuracy" in out
+    named = [Path(line.split()[-1]) for line in out.splitlines() if line.endswith(".png")]
+    assert {path.stem for path in named} >= {"curves", "misclassified", "gradcam"}
+    assert all(path.is_file() for path in named)
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_continues_bit_equal(here):
+    """A real process, a real signal, in the middle of an epoch; the digits, with augmentation and Muon."""
+    options = ["--trainer.max_epochs", "2", "--trainer.enable_model_summary", "false", "--trainer.callbacks", "null"]
+    command = [sys.executable, "-m", "zoo", "fit", "digits/small", *options]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(recipes.ROOT.parent), "OMP_NUM_THREADS": "1"}
+    slow = "import time, zoo.classification.classifier as c\n"
+    slow += "step = c.Classifier.training_step\n"
+    slow += "def slowly(self, batch, batch_idx): time.sleep(0.2); return step(self, batch, batch_idx)\n"
+    slow += "c.Classifier.training_step = slowly\nimport sys, zoo.cli\nsys.exit(zoo.cli.main(sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow, *command[3:], "--trainer.default_root_dir", "broken"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "epoch 1/2" in line:
+            time.sleep(1.0)
+            process.send_signal(signal.SIGINT)
+            break
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, "".join(lines) + rest
+    assert "--ckpt_path" in rest
+    checkpoint = Path("broken/checkpoints/interrupted.ckpt")
+    state = torch.load(checkpoint, weights_only=True)
+    steps = state["global_step"]
+    assert 20 < steps < 40, "the signal was meant to fall into the second epoch of 20 steps"
+    for folder, more in (("resumed", ["--ckpt_path", str(checkpoint)]), ("whole", [])):
+        subprocess.run(
+            [*command, "--trainer.default_root_dir", folder, *more], env=environment, check=True, capture_output=True
+        )
+    resumed, whole = (
+        torch.load(f"{folder}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for folder in ("resumed", "whole")
+    )
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)

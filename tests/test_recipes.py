@@ -1,0 +1,51 @@
+"""Every recipe parses, builds, trains and tests through the real command, on small data in the real formats."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+from experiments import recipes
+from zoo.cli import main
+
+SMOKE = recipes.ROOT / "_smoke.yaml"
+NAMES = recipes.names()
+
+
+def options_for(name: str, folder: Path) -> list[str]:
+    module, _, kind = recipes.read(recipes.find(name))["data"]["class_path"].rpartition(".")
+    takes = inspect.signature(getattr(importlib.import_module(module), kind)).parameters
+    small = {"data_dir": folder, "val_size": 20, "batch_size": 8, "eval_batch_size": 8}
+    return [word for key, value in small.items() if key in takes for word in (f"--data.{key}", str(value))]
+
+
+def test_there_are_recipes_and_each_is_found_under_its_name():
+    assert {"fashion_mnist/flagship", "mnist/under-8k", "digits/small", "cifar10/resnet18"} <= set(NAMES)
+    assert all(recipes.name_of(recipes.find(name)) == name for name in NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_is_complete_and_short(name):
+    text = recipes.find(name).read_text()
+    content = recipes.read(recipes.find(name))
+    expect = recipes.Expect(**content["expect"])
+    assert text.startswith("# ")
+    assert len(text.splitlines()) <= 40
+    assert {"expect", "seed_everything", "model", "data", "trainer"} == content.keys()
+    assert expect.source
+    assert not (expect.cost == "cpu" and content["trainer"]["precision"] != "32-true"), "CPU recipes are 32-true"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_trains_and_tests(name, fake_data, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    options = ["--config", str(SMOKE), *options_for(name, fake_data)]
+    assert main(["fit", name, *options]) == 0, capfd.readouterr().err
+    assert main(["test", name, *options]) == 0, capfd.readouterr().err
+    fitted, tested = sorted(Path("runs", name).iterdir())
+    assert (fitted / "checkpoints" / "last.ckpt").is_file()
+    assert (fitted / "config.yaml").is_file()
+    pictures = {path.stem for path in tested.glob("pictures/*.png")}
+    named = recipes.read(recipes.find(name))["trainer"].get("callbacks", [])
+    assert len(pictures) >= sum("Gallery" in callback["class_path"] for callback in named)
