@@ -14,8 +14,9 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
-from callbacks.misclassified import SPLITS, MisclassifiedGallery, SampleGallery
+from callbacks.misclassified import MisclassifiedGallery
 from callbacks.pictures import GREY, caption, cells, class_names, draw_image, rgb, untouched
+from callbacks.samples import SPLITS, SampleGallery
 
 METHODS = tuple(
     name

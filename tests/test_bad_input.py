@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import draw_picture
 
 from datamodules import files
 from datamodules.fashion_mnist import FashionMNIST
 from experiments import ledger
-from tests.conftest import draw_picture
 from zoo.cli import main
 
 TINY = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "2"]
@@ -156,16 +156,16 @@ def test_a_ledger_write_that_fails_leaves_the_ledger_as_it_was(monkeypatch, here
 
 
 def test_a_checkpoint_write_that_fails_leaves_the_old_one(monkeypatch, here):
-    from zoo import lightning_cli
+    from zoo import checkpoints
 
-    plugin, path = lightning_cli.AtomicCheckpointIO(), here / "last.ckpt"
+    plugin, path = checkpoints.CheckpointFiles(), here / "last.ckpt"
     plugin.save_checkpoint({"epoch": 1}, path)
 
     def half(checkpoint, file):
         file.write(b"half a checkpoint")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(lightning_cli.torch, "save", half)
+    monkeypatch.setattr(checkpoints.torch, "save", half)
     with pytest.raises(OSError, match="No space left"):
         plugin.save_checkpoint({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import draw_picture
 
 from experiments import ledger, recipes
-from tests.conftest import draw_picture
 from zoo.cli import main
 
 TINY = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1"]
@@ -115,7 +115,8 @@ def test_predict_agrees_with_the_trainer_on_a_test_image(here, capfd):
     capfd.readouterr()
     assert main(["predict", "digits/small", *(f"{i:02}.png" for i in range(30))]) == 0
     predicted = [int(json.loads(line)["class"]) for line in capfd.readouterr().out.splitlines()]
-    from zoo.predict import load, newest_checkpoint
+    from zoo.checkpoints import newest_checkpoint
+    from zoo.predict import load
 
     model, _ = load(newest_checkpoint("digits/small"))
     with torch.inference_mode():
@@ -193,7 +194,7 @@ def test_demo_goes_on_with_digits_and_says_why(here, monkeypatch, capfd):
     assert "digits/small" in out
     assert "test accuracy" in out
     named = [Path(line.split()[-1]) for line in out.splitlines() if line.endswith(".png")]
-    assert {path.stem for path in named} >= {"curves", "misclassified", "gradcam"}
+    assert {path.stem for path in named} >= {"curves", "misclassified_test", "gradcam_test"}
     assert all(path.is_file() for path in named)
 
 

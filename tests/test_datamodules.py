@@ -1,6 +1,7 @@
 """Datamodules keep their contract; missing, damaged and odd files end in a picture or in one clear error."""
 
 import gzip
+import multiprocessing
 import shutil
 import urllib.error
 import warnings
@@ -319,6 +320,7 @@ def test_a_file_that_is_no_picture_is_named_in_one_line_by_any_process(pictures,
     with pytest.raises(ValueError, match=f"^{victim} is no image that can be read") as caught:
         [list(data._loader(split)) for split in data.sets]
     assert "\n" not in str(caught.value)
+    assert multiprocessing.active_children() == []
 
 
 def test_a_picture_that_is_not_there_is_named(tmp_path):

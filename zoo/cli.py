@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import os
 import sys
 import warnings
 from typing import NoReturn
@@ -73,17 +72,16 @@ def show_list(as_json: bool) -> None:
 
 
 def run_trainer(verb: str, recipe: str, options: list[str]) -> None:
+    from zoo.checkpoints import existing, newest_checkpoint
     from zoo.lightning_cli import ZooCLI
 
     cli = ZooCLI(recipe, options)
     checkpoint = cli.config_init.ckpt_path
     if checkpoint is None and verb != "fit":
-        from zoo.predict import newest_checkpoint
-
         checkpoint = newest_checkpoint(recipe)
+    if checkpoint is not None:
+        existing(checkpoint)
         print(f"checkpoint {checkpoint}", file=sys.stderr)
-    if checkpoint is not None and checkpoint not in ("last", "best", "hpc") and not os.path.isfile(checkpoint):
-        raise ValueError(f"checkpoint {checkpoint} does not exist: expected a .ckpt file, as in runs/*/*/*/checkpoints")
     print(f"run folder {cli.folder}", file=sys.stderr)
     getattr(cli.trainer, verb)(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint)
 
@@ -145,3 +143,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # so Lightning ends after its own clean-up
+            return 130
+        raise

@@ -10,40 +10,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from callbacks.interrupt import Interrupt
 from callbacks.progress import progress_callback
 from callbacks.work import TrainingWork
 from experiments import recipes
 from experiments.recipes import Expect
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that a full disk or a kill leaves no half file.
-
-    Lightning's own writes into the system's temporary folder first, and where that is another disk, the move is a copy.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        if "://" in str(path):
-            return super().save_checkpoint(checkpoint, path, storage_options)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with open(beside, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+from zoo.checkpoints import CheckpointFiles
 
 
 class SaveConfig(SaveConfigCallback):
@@ -154,7 +131,7 @@ class ZooCLI(LightningCLI):
         if trainer.enable_checkpointing is False or trainer.fast_dev_run:
             own = own[2:]
         kwargs["callbacks"] = [*(trainer.callbacks or []), *own]
-        kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
+        kwargs["plugins"] = [*(trainer.plugins or []), CheckpointFiles()]
         return super().instantiate_trainer(**kwargs)
 
 

@@ -1,8 +1,6 @@
 """`zoo predict`: a trained classifier on image files."""
 
 import importlib
-import pickle
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,20 +11,7 @@ from lightning import LightningModule
 from torchvision.transforms.v2 import functional as image_ops
 
 from datamodules.image_folder import read_image
-from experiments import recipes
-
-
-def newest_checkpoint(recipe: str) -> Path:
-    """The last checkpoint of the newest run of a recipe in `runs`.
-
-    Raises:
-        ValueError: if the recipe is unknown or was not trained here.
-    """
-    name = recipes.name_of(recipes.find(recipe))
-    found = sorted(Path("runs", name).glob("*/checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ValueError(f"no checkpoint under {Path('runs', name)}: expected a trained {name}; zoo fit {name}")
-    return found[-1]
+from zoo.checkpoints import CheckpointFiles, newest_checkpoint
 
 
 def load(path: Path) -> tuple[LightningModule, dict[str, Any]]:
@@ -35,12 +20,7 @@ def load(path: Path) -> tuple[LightningModule, dict[str, Any]]:
     Raises:
         ValueError: if the file is no checkpoint, or one that the zoo did not write.
     """
-    if not path.is_file():
-        raise ValueError(f"checkpoint {path} does not exist: expected a .ckpt file or the name of a recipe")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no whole checkpoint ({' '.join(str(error).split())[:120]}): train again") from None
+    checkpoint = CheckpointFiles().load_checkpoint(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint, dict) or not checkpoint.get("module") or "classes" not in checkpoint.get("data", {}):
         raise ValueError(f"{path} does not say which module and data it belongs to: expected a checkpoint of `zoo fit`")
     module, _, name = checkpoint["module"].rpartition(".")
