@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+from PIL import Image
+
 from callbacks.work import TrainingWork
 from datamodules.fashion_mnist import FashionMNIST
 from zoo.lightning_cli import ZooCLI
@@ -32,10 +34,25 @@ def demo(options: list[str]) -> Path:
     seconds = time.perf_counter() - began
     result = cli.trainer.test(cli.model, cli.datamodule, verbose=False)[0]
     work = next(callback for callback in cli.trainer.callbacks if isinstance(callback, TrainingWork))
-    print(f"\ntest accuracy  {100 * result['test/acc']:.2f} %")
-    print(f"training       {seconds:.0f} s, {work.tflop:.1f} TFLOP")
+    print(f"\ntest accuracy      {100 * result['test/acc']:.2f} %")
+    print(f"training           {seconds:.0f} s, {work.tflop:.1f} TFLOP")
+    overview(cli.folder / "pictures")
     for picture in sorted(cli.folder.glob("pictures/*.png")):
-        print(f"{picture.stem:<14} {picture}")
-    print(f"checkpoint     {cli.folder / 'checkpoints' / 'last.ckpt'}")
-    print(f"try it         zoo predict {recipe} YOUR_PICTURES")
+        print(f"{picture.stem:<18} {picture}")
+    print(f"checkpoint         {cli.folder / 'checkpoints' / 'last.ckpt'}")
+    print(f"try it             zoo predict {recipe} YOUR_PICTURES")
     return cli.folder
+
+
+def overview(folder: Path) -> None:
+    """Puts the pictures of the test set and the curves below each other, as `overview.png`."""
+    wanted = (folder / f"{name}.png" for name in ("curves", "misclassified_test", "gradcam_test"))
+    pictures = [Image.open(path).convert("RGB") for path in wanted if path.is_file()]
+    width = min(1100, *(picture.width for picture in pictures))
+    scaled = [picture.resize((width, round(picture.height * width / picture.width))) for picture in pictures]
+    whole = Image.new("RGB", (width, sum(picture.height for picture in scaled)), "white")
+    top = 0
+    for picture in scaled:
+        whole.paste(picture, (0, top))
+        top += picture.height
+    whole.quantize(128).save(folder / "overview.png", optimize=True)

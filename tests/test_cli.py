@@ -82,8 +82,9 @@ def test_saved_config_is_itself_a_recipe(here, capfd):
     assert main(["fit", "digits/small", *TINY]) == 0
     (folder,) = Path("runs/digits/small").iterdir()
     first = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    assert main(["fit", str(folder / "config.yaml"), "--trainer.default_root_dir", "again"]) == 0
-    again = torch.load("again/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert main(["fit", str(folder / "config.yaml")]) == 0
+    (other,) = Path("runs/config").iterdir()
+    again = torch.load(other / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
@@ -194,7 +195,7 @@ def test_demo_goes_on_with_digits_and_says_why(here, monkeypatch, capfd):
     assert "digits/small" in out
     assert "test accuracy" in out
     named = [Path(line.split()[-1]) for line in out.splitlines() if line.endswith(".png")]
-    assert {path.stem for path in named} >= {"curves", "misclassified_test", "gradcam_test"}
+    assert {path.stem for path in named} >= {"curves", "misclassified_test", "gradcam_test", "overview"}
     assert all(path.is_file() for path in named)
 
 
@@ -234,3 +235,23 @@ def test_ctrl_c_leaves_a_checkpoint_that_continues_bit_equal(here):
         for folder in ("resumed", "whole")
     )
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_own_pictures_through_a_recipe_of_the_zoo(here, pictures, capfd):
+    data = ["--data", "datamodules.image_folder.ImageFolder", "--data.folder", str(pictures)]
+    data += ["--data.image_size", "32", "--data.batch_size", "4", "--data.num_workers", "0"]
+    fast = ["--trainer.precision", "32-true", "--trainer.max_epochs", "1"]
+    assert main(["fit", "cifar10/resnet18", *data, *fast]) == 0, capfd.readouterr().err
+    capfd.readouterr()
+    assert main(["predict", "cifar10/resnet18", str(pictures / "cat" / "00.png")]) == 0
+    assert json.loads(capfd.readouterr().out)["class"] in ("bird", "cat")
+
+
+@pytest.mark.parametrize("script", sorted((recipes.ROOT / "scripts").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_scripts_run(script, here, pictures, fake_data, monkeypatch, capfd):
+    arguments = {"own_pictures": [str(pictures), "1"], "resnet18_cifar10": ["1"]}[script.stem]
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+    monkeypatch.setenv("ZOO_DATA", str(fake_data))
+    source = script.read_text().replace("val_size=1000", "val_size=20").replace("max_epochs=20", "max_epochs=1")
+    exec(compile(source.replace("batch_size=256", "batch_size=8"), script, "exec"), {"__name__": "__main__"})
+    assert {path.stem for path in here.rglob("pictures/*.png")} >= {"curves", "misclassified_test", "gradcam_test"}

@@ -96,10 +96,7 @@ def test_its_cam_target_has_maps_large_enough_to_look_at(system):
 
 
 @every_classifier
-def test_a_saved_one_comes_back_equal(system, tmp_path, request):
-    if system.__name__ == "PlainConv":
-        reason = "keeps the class nn.ReLU among its hyper-parameters, which torch.load refuses by default"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+def test_a_saved_one_comes_back_equal(system, tmp_path):
     model, data = system(num_classes=3), Synthetic(image_shape=usual_shape(system), num_classes=3, batch_size=4)
     trainer = quiet_trainer(max_steps=1, limit_val_batches=0)
     trainer.fit(model, datamodule=data)

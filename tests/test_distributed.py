@@ -98,7 +98,6 @@ def test_two_ranks_measure_the_accuracy_of_one_when_they_cannot_share_equally(wr
     assert together == alone
 
 
-@pytest.mark.xfail(reason="Lightning halves the odd number of samples to an integer", strict=True)
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_two_ranks_measure_the_loss_of_one_when_they_cannot_share_equally(written, split):
     alone, together = (written[f"measured by {devices}"][f"{split}/loss"] for devices in (1, 2))

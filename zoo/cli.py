@@ -130,7 +130,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, 1 (target missed), 2 (bad input, in a line), 130 (interrupted)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
-    warnings.filterwarnings("ignore", message=".*(LeafSpec|srun|does not have many workers|tensorboardX).*")
+    for known in ("LeafSpec", "`srun`", "does not have many workers", "tensorboardX", "Total length of `dict`"):
+        warnings.filterwarnings("ignore", message=f".*{known}")
     try:
         return run([word for word in argv if word != "--debug"])
     except Exception as error:

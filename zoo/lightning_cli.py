@@ -2,8 +2,10 @@
 
 import argparse
 import difflib
+import functools
 import importlib
 import inspect
+import operator
 import os
 import re
 import time
@@ -93,25 +95,27 @@ class ZooCLI(LightningCLI):
             if re.fullmatch(r"trainer\.(limit_\w+_batches|overfit_batches|val_check_interval)", action.dest):
                 # Behind typing's cache Trainer's annotation reads float first, and 1 batch became 100 %.
                 kinds = sorted(action._typehint.__args__, key=lambda kind: kind is not int)
-                action._typehint = kinds[0] | kinds[1]
-                for kind in kinds[2:]:
-                    action._typehint |= kind
+                action._typehint = functools.reduce(operator.or_, kinds)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         self.config = parser.parse_args(args)  # without Lightning's warning that sys.argv holds something too
+        given = parser.parse_args(args, defaults=False).get("model.init_args")
+        self.given_classes = given.get("num_classes") if given else None
 
     def before_instantiate_classes(self) -> None:
-        trainer = self.config.trainer
-        self.folder = Path(trainer.default_root_dir or run_folder(recipes.name_of(self.recipe)))
-        trainer.default_root_dir = str(self.folder)
-        logger = trainer.logger
-        if hasattr(logger, "class_path") and logger.init_args.get("save_dir") in (None, "."):
-            logger.init_args.save_dir = str(self.folder)
+        self.folder = Path(self.config.trainer.default_root_dir or run_folder(recipes.name_of(self.recipe))).absolute()
 
     def instantiate_classes(self) -> None:
+        loggers = self.config.trainer.logger
+        loggers = [x for x in (loggers if isinstance(loggers, list) else [loggers]) if hasattr(x, "class_path")]
+        here = [x for x in loggers if x.init_args.get("save_dir") in (None, ".")]
+        for logger in here:
+            logger.init_args.save_dir = str(self.folder)
         super().instantiate_classes()
+        for logger in here:  # the saved config is a recipe: run again, it gets a folder of its own
+            logger.init_args.save_dir = "."
         self.expect = self.config_init.expect
-        given, found = self.config.model.init_args.get("num_classes"), getattr(self.datamodule, "num_classes", None)
+        given, found = self.given_classes, getattr(self.datamodule, "num_classes", None)
         if None not in (given, found) and given != found:
             raise ValueError(
                 f"num_classes is {given}, but the data have {found} classes: expected the same number; "
@@ -120,6 +124,7 @@ class ZooCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs) -> Trainer:
         trainer = self.config_init.trainer
+        kwargs["default_root_dir"] = str(self.folder)
         if trainer.logger in (None, True):
             kwargs["logger"] = CSVLogger(self.folder, name="", version="")
         own = [

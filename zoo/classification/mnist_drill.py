@@ -11,7 +11,7 @@ from zoo.parts.convs import conv_norm_act
 
 
 class Under8KNet(nn.Module):
-    """Three stages of 3x3 convolutions, global average pooling, a linear layer: 6 570 parameters or so by default.
+    """Three stages of 3x3 convolutions, global average pooling, a linear layer: 7 326 parameters by default.
 
     Args:
         num_classes: K.
@@ -25,7 +25,7 @@ class Under8KNet(nn.Module):
         self,
         num_classes: int = 10,
         in_channels: int = 1,
-        widths: tuple[tuple[int, ...], ...] = ((8, 16), (16, 16), (16,)),
+        widths: tuple[tuple[int, ...], ...] = ((8, 16), (14, 14), (16,)),
     ) -> None:
         super().__init__()
         (first, *rest), *others = widths
@@ -47,15 +47,15 @@ class Under8KNet(nn.Module):
 class Under8K(Classifier):
     """Trains an `Under8KNet`; the other arguments are `Classifier`'s.
 
-    >>> sum(p.numel() for p in Under8K().parameters()) <= 7900
-    True
+    >>> sum(p.numel() for p in Under8K().parameters())
+    7326
     """
 
     def __init__(
         self,
         num_classes: int = 10,
         in_channels: int = 1,
-        widths: tuple[tuple[int, ...], ...] = ((8, 16), (16, 16), (16,)),
+        widths: tuple[tuple[int, ...], ...] = ((8, 16), (14, 14), (16,)),
         **recipe,
     ) -> None:
         super().__init__(Under8KNet(num_classes, in_channels, widths), num_classes, **recipe)

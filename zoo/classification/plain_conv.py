@@ -58,6 +58,7 @@ class PlainConvNet(nn.Module):
 class PlainConv(Classifier):
     """Trains a `PlainConvNet`; the other arguments are `Classifier`'s.
 
+    >>> import torch
     >>> PlainConv(num_classes=10, norm=nn.BatchNorm2d).net(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """

@@ -11,6 +11,7 @@ def conv_norm_act(
     Padding keeps H and W at stride 1 for odd kernels. Pooling stands before the norm: the result is
     almost the same as behind it, and the norm then runs over a quarter of the values.
 
+    >>> import torch
     >>> conv_norm_act(3, 8, stride=2)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 8, 16, 16])
     """

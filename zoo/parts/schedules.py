@@ -33,6 +33,7 @@ class OneCycle(LambdaLR):
         start, end: factors at the first step and behind the last.
         anneal: way down, "linear" or "cos".
 
+    >>> import torch
     >>> steps = OneCycle(torch.optim.SGD([torch.zeros(1)], lr=2.0), total_steps=10, peak=0.5, start=0.0)
     >>> [round(steps.factor(step), 2) for step in (0, 5, 10)]
     [0.0, 1.0, 0.0]
@@ -70,6 +71,7 @@ class Step(LambdaLR):
         milestones: shares of the training, 0 to 1: 0.6 of 5 epochs is the end of the third.
         gamma: factor.
 
+    >>> import torch
     >>> schedule = Step(torch.optim.SGD([torch.zeros(1)], lr=0.2), total_steps=50, milestones=(0.6,), gamma=0.25)
     >>> [schedule.factor(step) for step in (0, 29, 30, 49)]
     [1.0, 1.0, 0.25, 0.25]

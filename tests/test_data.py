@@ -1,0 +1,39 @@
+"""The real data sets under ZOO_DATA are the real ones, and a short training on them learns."""
+
+import pytest
+import torch
+
+from datamodules.cifar10 import CIFAR10
+from datamodules.fashion_mnist import FashionMNIST
+from datamodules.mnist import MNIST
+from zoo.cli import main
+from zoo.predict import load
+
+pytestmark = pytest.mark.data
+
+
+@pytest.mark.parametrize("dataset", [MNIST, FashionMNIST, CIFAR10])
+def test_real_data_have_the_stated_checksums_and_statistics(dataset):
+    data = dataset(val_size=0)
+    data.prepare_data()
+    data.setup("fit")
+    train, test = data.sets["train"], data.sets["test"]
+    assert (len(train), len(test)) == (50_000 if dataset is CIFAR10 else 60_000, 10_000)
+    assert test.labels.bincount().tolist() == [1000] * 10 or dataset is MNIST
+    assert tuple(train.images.shape[1:]) == data.image_shape
+    pixels = train.images.double() / 255
+    assert pixels.mean((0, 2, 3)).tolist() == pytest.approx(data.mean, abs=1e-4)
+    assert pixels.std((0, 2, 3)).tolist() == pytest.approx(data.std, abs=1e-4)
+
+
+def test_a_short_training_on_fashion_mnist_learns(tmp_path, capfd):
+    options = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "80", "--trainer.callbacks", "null"]
+    assert main(["fit", "fashion_mnist/flagship", *options, "--trainer.default_root_dir", str(tmp_path)]) == 0
+    model, looks = load(tmp_path / "checkpoints" / "last.ckpt")
+    data = FashionMNIST()
+    data.setup("test")
+    images, labels = data.sets["test"].images[:2000], data.sets["test"].labels[:2000]
+    with torch.inference_mode():
+        accuracy = (model(data.normalise(images / 255)).argmax(1) == labels).float().mean()
+    assert accuracy > 0.75
+    assert looks["classes"][9] == "ankle boot"
