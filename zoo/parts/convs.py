@@ -4,18 +4,26 @@ from torch import nn
 
 
 def conv_norm_act(
-    inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1, *, pool: bool = False, act: bool = True
+    inputs: int,
+    outputs: int,
+    kernel_size: int = 3,
+    stride: int = 1,
+    *,
+    padding: int | None = None,
+    pool: bool = False,
+    act: bool = True,
 ) -> nn.Sequential:
     """Convolution without bias, optional 2x2 max-pooling, batch norm, optional ReLU.
 
-    Padding keeps H and W at stride 1 for odd kernels. Pooling stands before the norm: the result is
+    By default padding keeps H and W at stride 1 for odd kernels. Pooling stands before the norm: the result is
     almost the same as behind it, and the norm then runs over a quarter of the values.
 
     >>> import torch
     >>> conv_norm_act(3, 8, stride=2)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 8, 16, 16])
     """
-    layers = [nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=False)]
+    padding = kernel_size // 2 if padding is None else padding
+    layers = [nn.Conv2d(inputs, outputs, kernel_size, stride, padding, bias=False)]
     if pool:
         layers.append(nn.MaxPool2d(2))
     layers.append(nn.BatchNorm2d(outputs))
