@@ -13,17 +13,18 @@ from zoo.cli import main
 
 
 @pytest.fixture
-def offline_run(tmp_path, monkeypatch, capfd) -> tuple[Path, list[dict]]:
+def offline_run(tmp_path, monkeypatch, caplog) -> tuple[Path, list[dict]]:
     """The folder of an offline run of the digits with galleries, moved elsewhere, and its records."""
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_DATA_DIR", "WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    caplog.set_level("INFO")
     logger = recipes.ROOT / "loggers" / "wandb-offline.yaml"
     assert main(["fit", "digits/small", "--trainer.max_epochs", "2", "--trainer.logger", str(logger)]) == 0
     import wandb
 
     wandb.finish()
-    assert "wandb sync" in capfd.readouterr().err
+    assert "wandb sync" in caplog.text
     (folder,) = Path("runs/digits/small").iterdir()
     shutil.move(folder, "moved")
     (run,) = Path("moved/wandb").glob("offline-run-*")

@@ -88,7 +88,7 @@ class Classifier(LightningModule):
         image, label = batch
         logits = self(image).float()  # softmax and loss in float32 whatever the precision
         loss = F.cross_entropy(logits, label, label_smoothing=smoothing)
-        self.metrics[f"{stage}/loss"].update(loss.detach(), len(label))
+        self.metrics[f"{stage}/loss"].update(loss.detach().expand(len(label)))  # one entry a sample: weighs batches
         self.metrics[f"{stage}/acc"].update(logits.detach(), label)
         for name in (f"{stage}/loss", f"{stage}/acc"):
             self.log(name, self.metrics[name], on_step=False, on_epoch=True, prog_bar=True, add_dataloader_idx=False)
