@@ -1,6 +1,5 @@
 """`zoo reproduce`: trains and tests as a recipe says, compares with what it expects, and writes the ledger."""
 
-import os
 import platform
 import statistics
 import subprocess
@@ -106,15 +105,15 @@ def run(path: Path, expect: Expect, seed: int, options: list[str]) -> dict[str, 
 
 
 def device(trainer: Trainer) -> str:
-    """Hardware and precision, such as "AMD EPYC, 2 cores, AVX512, 32-true"."""
+    """Hardware and precision, such as "AMD EPYC, 2 thread(s), AVX512, 32-true"."""
     if trainer.strategy.root_device.type == "cuda":
         return f"{trainer.world_size} x {torch.cuda.get_device_name()}, {trainer.precision}"
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores, {torch.backends.cpu.get_cpu_capability()}, {trainer.precision}"
+    units = f"{torch.get_num_threads()} thread(s), {torch.backends.cpu.get_cpu_capability()}"
+    return f"{model}, {units}, {trainer.precision}"
 
 
 def commit() -> str:
