@@ -10,6 +10,7 @@ def conv_norm_act(
     stride: int = 1,
     *,
     padding: int | None = None,
+    groups: int = 1,
     pool: bool = False,
     act: bool = True,
 ) -> nn.Sequential:
@@ -23,7 +24,7 @@ def conv_norm_act(
     torch.Size([2, 8, 16, 16])
     """
     padding = kernel_size // 2 if padding is None else padding
-    layers = [nn.Conv2d(inputs, outputs, kernel_size, stride, padding, bias=False)]
+    layers = [nn.Conv2d(inputs, outputs, kernel_size, stride, padding, groups=groups, bias=False)]
     if pool:
         layers.append(nn.MaxPool2d(2))
     layers.append(nn.BatchNorm2d(outputs))
