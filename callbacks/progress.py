@@ -36,4 +36,4 @@ class EpochLines(ProgressBar):
 
 def progress_callback() -> ProgressBar:
     """A bar with the metrics in it if somebody watches, else lines."""
-    return TQDMProgressBar() if sys.stderr.isatty() else EpochLines()
+    return TQDMProgressBar() if sys.stdout.isatty() else EpochLines()

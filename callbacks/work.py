@@ -10,7 +10,8 @@ class TrainingWork(Callback):
     """Counts the floating-point operations of a training: those of the first step, times the number of steps.
 
     A step is forward, backward and optimiser. Matrix products and convolutions are counted (two operations a
-    multiply-add), element-wise work is not, as usual.
+    multiply-add), element-wise work is not, as usual. torch counts the backward pass of grouped convolutions as
+    if they were dense, so for nets that have them the figure is an upper bound.
 
     Attributes:
         tflop: of all batches so far, over all processes, in 10^12 operations.
