@@ -5,6 +5,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import itertools
 import operator
 import os
 import re
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -21,6 +23,7 @@ from callbacks.interrupt import Interrupt
 from callbacks.progress import progress_callback
 from callbacks.work import TrainingWork
 from experiments import recipes
+from experiments.ledger import write_whole
 from experiments.recipes import Expect
 from zoo.checkpoints import CheckpointFiles
 
@@ -36,10 +39,10 @@ class SaveConfig(SaveConfigCallback):
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if stage == "fit" or not (folder / "config.yaml").exists():
-            (folder / "config.yaml").write_text(text)
+            write_whole(folder / "config.yaml", text)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.experiment.config.update(recipes.yaml.safe_load(text), allow_val_change=True)
+                logger.experiment.config.update(yaml.safe_load(text), allow_val_change=True)
 
 
 def run_folder(name: str) -> Path:
@@ -47,17 +50,18 @@ def run_folder(name: str) -> Path:
 
     The processes that Lightning starts on this machine read it from the environment.
     """
-    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
-    if job in (None, "none"):
-        job = time.strftime("%Y%m%d-%H%M%S")
-    folder = Path("runs", name, job)
     if "LOCAL_RANK" in os.environ and "ZOO_RUN" in os.environ:
         return Path(os.environ["ZOO_RUN"])
-    number = 2
-    while job.count("-") and folder.exists():  # two runs in one second
-        folder, number = Path("runs", name, f"{job}-{number}"), number + 1
-    os.environ["ZOO_RUN"] = str(folder.absolute())
-    return folder.absolute()
+    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
+    if job in (None, "none"):
+        job = now = time.strftime("%Y%m%d-%H%M%S")
+        for number in itertools.count(2):  # for two runs in one second
+            if not Path("runs", name, job).exists():
+                break
+            job = f"{now}-{number}"
+    folder = Path("runs", name, job).absolute()
+    os.environ["ZOO_RUN"] = str(folder)
+    return folder
 
 
 class ZooCLI(LightningCLI):
