@@ -123,6 +123,7 @@ def debian_package(package: str, inside: Path, target: str) -> Callable[[Path], 
     def fetch(folder: Path) -> None:
         if not shutil.which("apt-get") or not shutil.which("dpkg"):
             raise FileNotFoundError("no apt-get here")
+        folder = folder.absolute()  # the commands run inside it
         run = {"cwd": folder, "check": True, "capture_output": True, "text": True, "timeout": 300}
         subprocess.run(["apt-get", "download", package], **run)
         subprocess.run(["dpkg", "-x", next(folder.glob("*.deb")), "package"], **run)

@@ -2,6 +2,7 @@
 
 import gzip
 import multiprocessing
+import os
 import shutil
 import urllib.error
 import warnings
@@ -434,3 +435,21 @@ def test_own_pictures_train_validate_and_test_without_a_warning_of_albumentation
     assert all(batch.image.shape[1:] == (3, 16, 16) and batch.image.dtype == torch.float32 for batch in seen["train"])
     strange = [str(w.message) for w in caught if "albu" in w.filename or "albu" in str(w.message).lower()]
     assert strange == []
+
+
+def test_debians_package_is_fetched_and_unpacked_into_a_relative_folder(tmp_path, monkeypatch):
+    """Stand-ins for apt-get and dpkg, which are as strict about their paths as the real ones."""
+    monkeypatch.chdir(tmp_path)
+    commands = {
+        "apt-get": '[ "$1 $2" = "download dataset-x" ] && echo packed > dataset-x_1_all.deb',
+        "dpkg": '[ "$1" = -x ] && [ -f "$2" ] && mkdir -p "$3/usr/share/datasets/x" && '
+        'printf abc | gzip > "$3/usr/share/datasets/x/file.gz"',
+    }
+    (tmp_path / "bin").mkdir()
+    for name, script in commands.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\nset -e\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    Path("data").mkdir()
+    files.debian_package("dataset-x", Path("/usr/share/datasets/x"), "X/raw")(Path("data"))
+    assert Path("data/X/raw/file").read_text() == "abc"
