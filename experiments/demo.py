@@ -55,4 +55,4 @@ def overview(folder: Path) -> None:
     for picture in scaled:
         whole.paste(picture, (0, top))
         top += picture.height
-    whole.quantize(128).save(folder / "overview.png", optimize=True)
+    whole.quantize(256).save(folder / "overview.png", optimize=True)
