@@ -69,7 +69,6 @@ class ZooCLI(LightningCLI):
 
     Attributes:
         folder: of the run: config, checkpoints, metrics, pictures.
-        expect: what the recipe must reach, or None.
 
     Raises:
         ValueError: for anything wrong in recipe or options, in one line.
@@ -118,7 +117,6 @@ class ZooCLI(LightningCLI):
         super().instantiate_classes()
         for logger in here:  # the saved config is a recipe: run again, it gets a folder of its own
             logger.init_args.save_dir = "."
-        self.expect = self.config_init.expect
         given, found = self.given_classes, getattr(self.datamodule, "num_classes", None)
         if None not in (given, found) and given != found:
             raise ValueError(
