@@ -1,4 +1,4 @@
-"""Loss and accuracy over the epochs, in one annotated picture."""
+"""Loss, accuracy and other measures over the epochs, in one annotated picture."""
 
 import math
 from typing import Any
@@ -16,8 +16,12 @@ LINES = {  # by split: name, colour and style; told apart without colour too
     "test": ("test (only watched)", GREY, {"linestyle": ":", "linewidth": 1.2, "zorder": 2.2}),
 }
 AXES = {  # by metric: what stands over the axes, the label, value -> text, factor, the best of many
-    "loss": ("Loss", "cross-entropy in nats", "{:.3f}", 1, min),
+    "loss": ("Loss", "loss", "{:.3f}", 1, min),
     "acc": ("Accuracy", "accuracy in %", "{:.2f} %", 100, max),
+    "mask_acc": ("Masked tokens", "accuracy in %", "{:.2f} %", 100, max),
+    "next_acc": ("Is next", "accuracy in %", "{:.2f} %", 100, max),
+    "map_50": ("Mean average precision", "mAP at IoU 0.5 in %", "{:.1f} %", 100, max),
+    "psnr": ("Likeness", "PSNR in dB", "{:.1f} dB", 1, max),
 }
 GAP = 13  # points between the labels at the ends of lines
 
@@ -62,14 +66,14 @@ class Curves(Pictures):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._record(trainer, ("train",))
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            self._draw(trainer)
+            self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer)
+        self._draw(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if trainer.state.fn == "fit":
-            self._draw(trainer)
+            self._draw(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history}
@@ -77,12 +81,12 @@ class Curves(Pictures):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.history = state["history"]
 
-    def _draw(self, trainer: Trainer) -> None:
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self.history:
-            self.publish(trainer, "curves", draw(self.history))
+            self.publish(trainer, "curves", draw(self.history, getattr(pl_module, "loss_label", "loss")))
 
 
-def draw(history: dict[str, dict[int, float]]) -> Figure:
+def draw(history: dict[str, dict[int, float]], loss_label: str = "loss") -> Figure:
     """Draws a history as `Curves` keeps it: one axes for each metric in it, side by side."""
     metrics = [metric for metric in AXES if any(name.endswith(f"/{metric}") for name in history)]
     each, left, right = 5.3, 0.75, 2.0 if any(name.startswith("test/") for name in history) else 1.5
@@ -91,12 +95,14 @@ def draw(history: dict[str, dict[int, float]]) -> Figure:
     for i, metric in enumerate(metrics):
         # Placed by hand: room at the right for the labels at the lines' ends.
         axes = figure.add_axes(((left + i * each) / width, 0.13, (each - left - right) / width, 0.77))
-        _draw_metric(axes, metric, {s: history[f"{s}/{metric}"] for s in LINES if f"{s}/{metric}" in history})
+        curves = {s: history[f"{s}/{metric}"] for s in LINES if f"{s}/{metric}" in history}
+        _draw_metric(axes, metric, curves, loss_label)
     return figure
 
 
-def _draw_metric(axes: Axes, metric: str, curves: dict[str, dict[int, float]]) -> None:
+def _draw_metric(axes: Axes, metric: str, curves: dict[str, dict[int, float]], loss_label: str) -> None:
     title, label, form, factor, best_of = AXES[metric]
+    label = loss_label if metric == "loss" else label
     ends = []
     for split, values in curves.items():
         name, colour, style = LINES[split]

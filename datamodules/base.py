@@ -1,7 +1,7 @@
-"""What all image classification datamodules share: split, loaders, normalisation and augmentation on the device."""
+"""What all datamodules share: splits, loaders, place in the epoch; and what those of images share besides."""
 
 import os
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from lightning import LightningDataModule
@@ -10,54 +10,40 @@ from torch.utils.data import Dataset
 
 from datamodules import files
 from datamodules.augment import Augmentation
-from datamodules.batches import Labelled
 from datamodules.loader import InMemory, Loader, whole
 
 SPLIT_SEED = 0  # the validation images stay the same whatever the seed of a run
 
 
-class ImageData(LightningDataModule):
-    """Base of the datamodules that yield `Labelled` batches. Subclasses give the data sets.
+class Data(LightningDataModule):
+    """Base of all datamodules. Subclasses give the data sets (`split`) and say how to make a batch of them (`loading`).
 
-    In the loader images are uint8; on the device they become float32 in 0..1, training images pass
-    through `augment`, and all are normalised. The loaders of validation come as a dict, so that a
-    module can log under the name of the split.
+    The loaders of validation come as a dict, so that a module can log under the name of the split.
 
     Args:
         data_dir: folder of all data sets; default `$ZOO_DATA`, else `data`.
         batch_size: of training, per device.
         eval_batch_size: of validation and test, per device.
-        val_size: images taken out of train for validation; 0 trains on all and validates on none.
-        augment: applied to training batches on the device, in this order.
         watch_test: also follow the test set after each epoch, as a curve beside validation's. Nothing
             is chosen by it; `zoo reproduce` uses it to report the best epoch beside the last.
         seed: of order and augmentation; default the seed given to Lightning's `seed_everything`, else 0.
 
     Attributes:
-        mean, std: per channel, of images in 0..1.
-        classes: their names, in the order of the labels.
-        image_shape: (C, H, W).
+        sets: split ("train", "val", "test") -> data set, once set up.
     """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
 
     def __init__(
         self,
         data_dir: str | None = None,
         batch_size: int = 128,
         eval_batch_size: int = 500,
-        val_size: int = 5000,
-        augment: list[Augmentation] | None = None,
         watch_test: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__()
         self.data_dir = files.data_dir(data_dir)
-        self.batch_size, self.eval_batch_size, self.val_size = batch_size, eval_batch_size, val_size
-        self.augment, self.watch_test, self.seed = list(augment or ()), watch_test, seed
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.watch_test, self.seed = watch_test, seed
         for name in ("batch_size", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
@@ -65,20 +51,17 @@ class ImageData(LightningDataModule):
         self.train_loader: Loader | None = None
         self._resume_at: dict[str, int] | None = None
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.classes)
-
     def split(self) -> dict[str, Dataset]:
-        """The data sets "train", "val" (may be missing) and "test"."""
+        """The data sets "train", "val" (may be missing) and "test" (may be missing)."""
         raise TypeError(f"{type(self).__name__} must define `split`")
 
-    def hold_out(self, n: int) -> tuple[Tensor, Tensor]:
-        """Indices of training and validation among `n` samples."""
-        if not 0 <= self.val_size < n:
-            raise ValueError(f"val_size is {self.val_size}: expected 0 to {n - 1}, as there are {n} training images")
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(SPLIT_SEED))
-        return order[self.val_size :].sort().values, order[: self.val_size].sort().values
+    def loading(self) -> dict:
+        """How the data sets are loaded: further arguments of `Loader`."""
+        return {"collate": whole}
+
+    def card(self) -> dict[str, Any]:
+        """What a checkpoint must know of the data to be used without them, as plain lists, numbers and strings."""
+        return {}
 
     def setup(self, stage: str) -> None:
         if not self.sets:
@@ -94,10 +77,6 @@ class ImageData(LightningDataModule):
             shuffle = shuffle and not self.trainer.overfit_batches  # which are to be the same in each epoch
         size = self.batch_size if split == "train" else self.eval_batch_size
         return Loader(self.sets[split], size, shuffle=shuffle, seed=self.resolved_seed(), **self.loading(), **options)
-
-    def loading(self) -> dict:
-        """How the data sets are loaded: further arguments of `Loader`."""
-        return {"collate": whole}
 
     def train_dataloader(self) -> Loader:
         self.train_loader = self._loader("train")
@@ -124,7 +103,63 @@ class ImageData(LightningDataModule):
         if self.trainer.state.fn == "fit":
             self._resume_at = state
 
-    def on_after_batch_transfer(self, batch: Labelled, dataloader_idx: int) -> Labelled:
+
+def hold_out(n: int, val_size: int) -> tuple[Tensor, Tensor]:
+    """Indices of training and validation among `n` samples: the same ones whatever the seed of a run.
+
+    Raises:
+        ValueError: if `val_size` leaves nothing to train on.
+    """
+    if not 0 <= val_size < n:
+        raise ValueError(f"val_size is {val_size}: expected 0 to {n - 1}, as there are {n} training samples")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(SPLIT_SEED))
+    return order[val_size:].sort().values, order[:val_size].sort().values
+
+
+class ImageData(Data):
+    """Base of the datamodules whose batches have an `image`.
+
+    In the loader images are uint8; on the device they become float32 in 0..1, training batches pass
+    through `augment`, and all are normalised.
+
+    Args:
+        data_dir, batch_size, eval_batch_size, watch_test, seed: as in `Data`.
+        val_size: images taken out of train for validation; 0 trains on all and validates on none.
+        augment: applied to training batches on the device, in this order.
+
+    Attributes:
+        mean, std: per channel, of images in 0..1.
+        classes: their names, in the order of the labels.
+        image_shape: (C, H, W).
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+
+    def __init__(
+        self,
+        data_dir: str | None = None,
+        batch_size: int = 128,
+        eval_batch_size: int = 500,
+        val_size: int = 5000,
+        augment: list[Augmentation] | None = None,
+        watch_test: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(data_dir, batch_size, eval_batch_size, watch_test, seed)
+        self.val_size, self.augment = val_size, list(augment or ())
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def card(self) -> dict[str, Any]:
+        known = ("classes", "mean", "std", "image_shape")
+        return {name: list(getattr(self, name)) for name in known if hasattr(self, name)}
+
+    def on_after_batch_transfer(self, batch: NamedTuple, dataloader_idx: int) -> NamedTuple:
         batch = batch._replace(image=batch.image.float() / 255)
         if self.trainer.training and self.augment:
             generator = self.train_loader.generator(batch.image.device)
@@ -160,7 +195,7 @@ class TorchvisionImages(ImageData):
 
     def split(self) -> dict[str, Dataset]:
         train, test = (self.read(train=train) for train in (True, False))
-        for_train, for_val = self.hold_out(len(train))
+        for_train, for_val = hold_out(len(train), self.val_size)
         return {"train": train.subset(for_train), "val": train.subset(for_val), "test": test}
 
     def read(self, train: bool) -> InMemory:

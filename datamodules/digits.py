@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import Dataset
 
 from datamodules.augment import Augmentation
-from datamodules.base import ImageData
+from datamodules.base import ImageData, hold_out
 from datamodules.loader import InMemory
 
 TEST_SIZE = 360  # a fifth, the last ones: written by other hands than the first
@@ -41,7 +41,7 @@ class Digits(ImageData):
         images = torch.from_numpy(source.images / 16 * 255).round().to(torch.uint8)[:, None]
         data = InMemory(images, torch.from_numpy(source.target).long())
         count = len(data) - TEST_SIZE
-        train, val = self.hold_out(count)
+        train, val = hold_out(count, self.val_size)
         return {
             "train": data.subset(train),
             "val": data.subset(val),

@@ -16,6 +16,11 @@ from zoo.classification.resnet import ResNet, ResNet18
 from zoo.classification.small_resnet import SmallResNet
 
 ROOT = Path(__file__).parents[1]
+BASES = (  # of the shelves: what several systems share a training step with
+    "zoo.classification.classifier",
+    "zoo.generation.generator",
+    "zoo.language.language_model",
+)
 every_classifier = pytest.mark.parametrize("system", classifiers(), ids=lambda system: system.__name__)
 
 
@@ -189,7 +194,7 @@ def test_systems_import_parts_and_the_base_of_their_shelf_but_no_other_system():
         folder for folder in (ROOT / "zoo").iterdir() if folder.is_dir() and folder.name not in ("parts", "analysis")
     ]
     for path in [path for shelf in shelves for path in shelf.rglob("*.py")]:
-        allowed = below(imported(path), "zoo.parts", "zoo.classification.classifier", "datamodules.batches")
+        allowed = below(imported(path), "zoo.parts", "zoo.system", *BASES, "datamodules.batches")
         assert below(imported(path), "zoo", "callbacks", "datamodules", "experiments") == allowed, path
 
 

@@ -1,0 +1,59 @@
+"""What every system shares: its optimiser and schedule, and checkpoints that say what they hold."""
+
+from collections.abc import Callable
+
+from lightning import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
+
+
+class System(LightningModule):
+    """Base of the systems of all shelves. A subclass sets `self.net`, which owns all layers, and defines the steps.
+
+    Args:
+        optimizer: called with the named parameters of the net that are trained.
+        schedule: called with (optimizer, number of optimiser steps in the whole training); stepped after each.
+
+    Raises:
+        ValueError: if a checkpoint belongs to another class of module, or to a net of other sizes.
+    """
+
+    cam_reshape = None  # tokens (B, T, D) -> maps (B, D, H, W), for systems that have tokens
+    loss_label = "loss"  # what stands at the axis of the loss curve, with its unit
+
+    def __init__(self, optimizer: OptimizerCallable, schedule: ScheduleCallable) -> None:
+        super().__init__()
+        self.optimizer, self.schedule = optimizer, schedule
+
+    def configure_optimizers(self) -> dict:
+        optimizer = self.optimizer([(name, p) for name, p in self.net.named_parameters() if p.requires_grad])
+        schedule = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Adds what is needed to use the checkpoint on other data: the class of this module, the datamodule's card."""
+        # What Python code passed in as a class or function can't be read back safely; from a recipe it is plain data.
+        plain = {name: value for name, value in checkpoint.get("hyper_parameters", {}).items() if not callable(value)}
+        checkpoint["hyper_parameters"] = plain
+        checkpoint["module"] = _dotted(self)
+        data = getattr(self.trainer, "datamodule", None)
+        checkpoint["data"] = data.card() if hasattr(data, "card") else {}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        here, there = _dotted(self), checkpoint.get("module", _dotted(self))
+        saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+        own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        if there != here or saved != own:
+            first = next((name for name in own | saved if saved.get(name) != own.get(name)), None)
+            detail = f"; {first} is {saved.get(first)} there and {own.get(first)} here" if first else ""
+            raise ValueError(
+                f"the checkpoint holds a {there}, expected a {here}{detail}; "
+                "use the recipe and options that it was trained with"
+            )
+
+
+def _dotted(module: System) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
