@@ -5,7 +5,7 @@ from collections.abc import Callable
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
 
@@ -23,6 +23,7 @@ class System(LightningModule):
 
     cam_reshape = None  # tokens (B, T, D) -> maps (B, D, H, W), for systems that have tokens
     loss_label = "loss"  # what stands at the axis of the loss curve, with its unit
+    initialised = False  # its weights come from a checkpoint, or a callback has initialised them: leave them alone
 
     def __init__(self, optimizer: OptimizerCallable, schedule: ScheduleCallable) -> None:
         super().__init__()
@@ -31,7 +32,10 @@ class System(LightningModule):
     def configure_optimizers(self) -> dict:
         optimizer = self.optimizer([(name, p) for name, p in self.net.named_parameters() if p.requires_grad])
         schedule = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        when = {"interval": "step"}
+        if isinstance(schedule, ReduceLROnPlateau):
+            when = {"interval": "epoch", "monitor": schedule.monitor}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, **when}}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Adds what is needed to use the checkpoint on other data: the class of this module, the datamodule's card."""
@@ -43,6 +47,7 @@ class System(LightningModule):
         checkpoint["data"] = data.card() if hasattr(data, "card") else {}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.initialised = True
         here, there = _dotted(self), checkpoint.get("module", _dotted(self))
         saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
         own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
