@@ -18,9 +18,11 @@ from zoo.classification.small_resnet import SmallResNet
 ROOT = Path(__file__).parents[1]
 BASES = (  # of the shelves: what several systems share a training step with
     "zoo.classification.classifier",
+    "zoo.detection.detector",
     "zoo.generation.generator",
     "zoo.language.language_model",
 )
+TOOLS = {ROOT / "zoo" / "detection" / "anchors.py"}  # on a shelf, but no system: a verb that reads data and draws
 every_classifier = pytest.mark.parametrize("system", classifiers(), ids=lambda system: system.__name__)
 
 
@@ -85,6 +87,17 @@ def test_flip_tta_makes_evaluation_blind_to_mirroring(system):
     with torch.no_grad():
         torch.testing.assert_close(model(x), model(x.flip(-1)), atol=1e-5, rtol=1e-4)
         assert not torch.allclose(model.net(x), model.net(x.flip(-1)))
+
+
+@every_classifier
+def test_shift_tta_averages_over_the_image_and_its_four_neighbours(system):
+    """A moved image, without what is new at its border, is `torch.roll` of it."""
+    model, x = a_little_trained(system, shift_tta=1)
+    x[..., :2, :] = x[..., -2:, :] = x[..., :2] = x[..., -2:] = 0.0
+    with torch.no_grad():
+        views = [model.net(x.roll((dy, dx), (2, 3))) for dy, dx in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))]
+        torch.testing.assert_close(model(x), sum(views) / 5, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(model.train()(x), model.net(x))  # in training there is one view
 
 
 @every_classifier
@@ -193,7 +206,7 @@ def test_systems_import_parts_and_the_base_of_their_shelf_but_no_other_system():
     shelves = [
         folder for folder in (ROOT / "zoo").iterdir() if folder.is_dir() and folder.name not in ("parts", "analysis")
     ]
-    for path in [path for shelf in shelves for path in shelf.rglob("*.py")]:
+    for path in {path for shelf in shelves for path in shelf.rglob("*.py")} - TOOLS:
         allowed = below(imported(path), "zoo.parts", "zoo.system", *BASES, "datamodules.batches")
         assert below(imported(path), "zoo", "callbacks", "datamodules", "experiments") == allowed, path
 

@@ -28,6 +28,8 @@ class Classifier(System):
         optimizer, schedule: see `System`.
         label_smoothing: share of the target spread over all classes, 0 to 1 (Szegedy et al. 2016, section 7).
         flip_tta: in evaluation, average the logits of the image and its mirror image.
+        shift_tta: in evaluation, average also over the image moved by so many pixels up, down, left and right; what
+            comes from outside repeats the border. After Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds", section 3.5.
 
     Raises:
         ValueError: if the data have another number of classes.
@@ -41,11 +43,13 @@ class Classifier(System):
         schedule: ScheduleCallable = OneCycle,
         label_smoothing: float = 0.0,
         flip_tta: bool = False,
+        shift_tta: int = 0,
     ) -> None:
         super().__init__(optimizer, schedule)
         self.save_hyperparameters(ignore=["net", "optimizer", "schedule"])
         self.net = net.to(memory_format=torch.channels_last)  # up to 1.4 times faster on CPUs, more on tensor cores
-        self.num_classes, self.label_smoothing, self.flip_tta = num_classes, label_smoothing, flip_tta
+        self.num_classes, self.label_smoothing = num_classes, label_smoothing
+        self.flip_tta, self.shift_tta = flip_tta, shift_tta
         self.metrics = nn.ModuleDict()  # exact over many processes and unequal batches, unlike a mean of means
         for stage in ("train", "val", "test"):
             self.metrics[f"{stage}/loss"] = MeanMetric(nan_strategy="disable")
@@ -59,11 +63,12 @@ class Classifier(System):
         return self.net.stages[-1]
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) -> logits (B, K), mirrored too if `flip_tta` and in evaluation."""
-        logits = self.net(image)
-        if self.flip_tta and not self.training:
-            logits = (logits + self.net(image.flip(-1))) / 2
-        return logits
+        """(B, C, H, W) -> logits (B, K), in evaluation averaged over the views that were asked for."""
+        if self.training:
+            return self.net(image)
+        views = [image, *shifted(image, self.shift_tta)]
+        views += [view.flip(-1) for view in views if self.flip_tta]
+        return sum(self.net(view) for view in views) / len(views)
 
     def training_step(self, batch: Labelled, batch_idx: int) -> dict[str, Tensor]:
         return self._step(batch, "train", self.label_smoothing)
@@ -95,3 +100,13 @@ class Classifier(System):
                 f"num_classes is {self.num_classes}, but the data have {found} classes: "
                 "expected the same number; leave it out of the recipe, and it is taken from the data"
             )
+
+
+def shifted(image: Tensor, pixels: int) -> list[Tensor]:
+    """(B, C, H, W) moved by `pixels` down, up, right and left, the border repeated; nothing for 0 pixels."""
+    if not pixels:
+        return []
+    height, width = image.shape[-2:]
+    wide = F.pad(image, (pixels,) * 4, mode="replicate")
+    corners = ((0, pixels), (2 * pixels, pixels), (pixels, 0), (pixels, 2 * pixels))
+    return [wide[..., top : top + height, left : left + width] for top, left in corners]
