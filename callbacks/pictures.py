@@ -19,10 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from callbacks.images import DPI, GREY, to_uint8
+
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-GREY = "#595959"  # of what is said beside the point
-DPI = 150
 
 Table = tuple[list[str], list[list]]  # columns and rows; a cell that is an array (H, W, 3) in 0..1 is an image
 
@@ -103,10 +103,6 @@ def rgb(trainer: Trainer, image: Tensor) -> np.ndarray:
     if len(image) != 3:
         image = image.mean(0, keepdim=True).expand(3, -1, -1)
     return image.permute(1, 2, 0).numpy()
-
-
-def to_uint8(image: np.ndarray) -> np.ndarray:
-    return (image * 255).round().clip(0, 255).astype(np.uint8)
 
 
 def cells(count: int, panels: int, title: str, subtitle: str, foot: float = 0.1) -> tuple[Figure, list[list[Axes]]]:

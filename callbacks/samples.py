@@ -1,6 +1,7 @@
 """The samples that galleries show, collected in an evaluation. B batch, C channels, H height, W width, K classes."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import chain, count
 from typing import Any, NamedTuple
 
@@ -31,13 +32,18 @@ class Sample(NamedTuple):
     loss: float
     index: int
 
+    @property
+    def wrong(self) -> bool:
+        return self.truth != self.prediction
+
 
 class SampleGallery(Pictures):
     """Base of the galleries: collects up to `n` samples of an evaluation, and has them drawn when it is over.
 
     That is after `test` and `validate`, and at the end of `fit` those of the last validation, of its first loader if
     it has several. Samples come from `outputs["logits"]` (B, K) and from the first two parts of the batch, image
-    (B, C, H, W) and label (B,). Never more than `n` are held, on the CPU; rank zero draws the first `n` of all ranks.
+    (B, C, H, W) and label (B,), unless a subclass takes others (`samples`). Never more than `n` are held, on the CPU;
+    rank zero draws the first `n` of all ranks.
 
     Args:
         n: samples to draw.
@@ -89,29 +95,35 @@ class SampleGallery(Pictures):
             samples.sort(key=lambda s: next(turn[s.truth]))
         return samples[: self.n]
 
-    def _collect(self, trainer: Trainer, outputs: Any, batch: Any) -> None:
+    def samples(self, outputs: Any, batch: Any, places: Iterator[int]) -> list[Sample]:
+        """The samples of a batch, each at its place. Galleries of other things make tuples of their own, with the
+        fields `image`, `loss` and `index` and the property `wrong`; all but `image` must hold memory of their own.
+        """
         if not isinstance(outputs, dict) or "logits" not in outputs:
             raise ValueError(
                 f"{type(self).__name__} found no logits in what the {self.split} step returns: "
                 'expected a dict with "logits" (B, K) beside "loss"; return that'
             )
-        if trainer.sanity_checking:
-            return
         image, label = batch[0], batch[1]
         logits = outputs["logits"].detach().float()
         loss = F.cross_entropy(logits, label, reduction="none").tolist()
         confidence, prediction = (values.tolist() for values in logits.softmax(1).max(1))
-        truth, first = label.tolist(), self.seen * trainer.world_size
-        places = count(first + trainer.global_rank, trainer.world_size)
-        samples = [Sample(*r) for r in zip(image, truth, prediction, confidence, loss, places, strict=False)]
-        wrong = [sample for sample in samples if sample.truth != sample.prediction]
+        rows = zip(image, label.tolist(), prediction, confidence, loss, places, strict=False)
+        return [Sample(*row) for row in rows]
+
+    def _collect(self, trainer: Trainer, outputs: Any, batch: Any) -> None:
+        first = self.seen * trainer.world_size
+        samples = self.samples(outputs, batch, count(first + trainer.global_rank, trainer.world_size))
+        if trainer.sanity_checking:
+            return
+        wrong = [sample for sample in samples if sample.wrong]
         new = samples if self.order == "first" else wrong
         # The new ones that stay get memory of their own, or they would keep their whole batch alive.
         self._held = [
             s._replace(image=s.image.detach().to("cpu", copy=True)) if s.index >= first else s
             for s in self._best(self._held + new)
         ]
-        self.seen, self.mistakes, self._due = self.seen + len(truth), self.mistakes + len(wrong), True
+        self.seen, self.mistakes, self._due = self.seen + len(samples), self.mistakes + len(wrong), True
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.gather(trainer)

@@ -113,3 +113,27 @@ class Rotate(Affine):
 
     def __init__(self, degrees: float = 7.0) -> None:
         super().__init__(degrees=degrees)
+
+
+class Colour(Augmentation):
+    """Changes brightness, contrast and saturation, each by a factor uniform in 1 - x..1 + x, in this order.
+
+    Contrast is about the mean grey of the image, saturation about the grey of the pixel (ITU-R BT.601 luma).
+    """
+
+    def __init__(self, brightness: float = 0.2, contrast: float = 0.2, saturation: float = 0.2) -> None:
+        self.strengths = (brightness, contrast, saturation)
+
+    def image(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        draw = 2 * torch.rand(3, len(x), 1, 1, 1, generator=generator, device=x.device) - 1
+        bright, contrast, saturation = 1 + draw.to(x.dtype) * x.new_tensor(self.strengths)[:, None, None, None, None]
+        x = (x * bright).clamp(0, 1)
+        mean = _grey(x).mean((2, 3), keepdim=True)
+        x = (mean + (x - mean) * contrast).clamp(0, 1)
+        grey = _grey(x)
+        return (grey + (x - grey) * saturation).clamp(0, 1)
+
+
+def _grey(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, 1, H, W)."""
+    return (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True) if x.shape[1] == 3 else x

@@ -126,6 +126,7 @@ class ImageData(Data):
         data_dir, batch_size, eval_batch_size, watch_test, seed: as in `Data`.
         val_size: images taken out of train for validation; 0 trains on all and validates on none.
         augment: applied to training batches on the device, in this order.
+        mean, std: other statistics to normalise with than those of the data set; (0,) and (1,) leave 0..1 as it is.
 
     Attributes:
         mean, std: per channel, of images in 0..1.
@@ -147,9 +148,15 @@ class ImageData(Data):
         augment: list[Augmentation] | None = None,
         watch_test: bool = False,
         seed: int | None = None,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
     ) -> None:
         super().__init__(data_dir, batch_size, eval_batch_size, watch_test, seed)
         self.val_size, self.augment = val_size, list(augment or ())
+        if mean is not None:
+            self.mean = mean
+        if std is not None:
+            self.std = std
 
     @property
     def num_classes(self) -> int:

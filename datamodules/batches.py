@@ -59,3 +59,14 @@ class Paired(NamedTuple):
     input_ids: Tensor
     attention_mask: Tensor
     label: Tensor
+
+
+class ContentStyle(NamedTuple):
+    """The picture that tells what is to be seen, and the one that tells how it is painted.
+
+    content: (1, 3, H, W) float32 in 0..1.
+    style: (1, 3, h, w) float32 in 0..1; None where there is one picture.
+    """
+
+    content: Tensor
+    style: Tensor | None = None

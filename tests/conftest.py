@@ -18,6 +18,8 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 from lightning import Callback, LightningModule, Trainer
 from PIL import Image
+from safetensors.torch import save_file
+from torchvision.models import vgg16
 
 import zoo.classification
 from datamodules.base import ImageData
@@ -129,13 +131,37 @@ def _write_pickle(path: Path, content: dict) -> None:
     path.write_bytes(pickle.dumps(content, protocol=2))
 
 
+@pytest.fixture(scope="session")
+def vgg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """VGG16 up to conv4_1 with weights drawn by lot, as a safetensors file that wants pixels in 0..255."""
+    draw, state = torch.Generator().manual_seed(0), {}
+    with torch.device("meta"):
+        shapes = vgg16().features[:18].state_dict()
+    for name, value in shapes.items():
+        spread = (2 / value[0].numel()) ** 0.5 if value.ndim > 1 else 0.0
+        state[f"features.{name}"] = (spread * torch.randn(value.shape, generator=draw)).half()
+    path = tmp_path_factory.mktemp("weights") / "vgg16.safetensors"
+    save_file(state, path, {"input": "RGB in [0,1], mean (0.5,0.4,0.3), std (1/255,1/255,1/255)"})
+    return path
+
+
 @pytest.fixture
-def fake_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with MNIST and Fashion-MNIST (120 + 40 images) and CIFAR-10 (200 + 40), drawn by lot.
+def fake_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vgg_weights: Path) -> Path:
+    """A folder with MNIST and Fashion-MNIST (120 + 40 images), CIFAR-10 (200 + 40), pictures, weights and text, by lot.
 
     In the data sets' own files; the checksums in our datamodules and in torchvision are those of these files.
     """
     folder, draw = tmp_path / "data", np.random.default_rng(0)
+    (folder / "weights").mkdir(parents=True)
+    (folder / "weights" / "vgg16_hed_features.safetensors").symlink_to(vgg_weights)
+    for i, name in enumerate(("content/astronaut", "content/chelsea", "style/starry_night")):
+        (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(i, (110, 90)).save(folder / "images" / f"{name}.jpg")
+
+    write_voc(folder / "bccd" / "VOCdevkit" / "VOC2007", {"trainval": 30, "test": 6})
+    (folder / "tinyshakespeare").mkdir()
+    (folder / "tinyshakespeare" / "input.txt").write_text(verse())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where trained tokenisers are kept
 
     def images(n: int, *shape: int) -> np.ndarray:
         return draw.integers(0, 256, (n, *shape), dtype=np.uint8)
@@ -166,6 +192,35 @@ def draw_picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
     tilt = np.random.default_rng(seed).uniform(0.02, 0.4, (2, 3))
     y, x = np.mgrid[:height, :width][..., None]
     return Image.fromarray((127.5 + 127.5 * np.sin(x * tilt[0] + y * tilt[1] + seed)).astype(np.uint8))
+
+
+def verse(words: int = 1500) -> str:
+    """Lines of words in an order drawn by lot."""
+    known = "to be or not to be that is the question whether tis nobler in the mind to suffer".split()  # noqa: SIM905
+    draw = random.Random(0)
+    return "".join(draw.choice(known) + ("\n" if n % 7 == 6 else " ") for n in range(words))
+
+
+def write_voc(root: Path, splits: dict[str, int]) -> None:
+    """A Pascal VOC folder: pictures (64, 48) of three classes, up to three boxes each, some of them without."""
+    draw, number = np.random.default_rng(0), 0
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / name).mkdir(parents=True)
+    for split, count in splits.items():
+        stems = [f"cell_{number + i:03}" for i in range(count)]
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(stems) + "\n")
+        for i, stem in enumerate(stems, number):
+            draw_picture(i, (64, 48)).save(root / "JPEGImages" / f"{stem}.jpg")
+            objects = [
+                f"<object><name>{('RBC', 'WBC', 'Platelets')[(i + k) % 3]}</name><bndbox><xmin>{x}</xmin>"
+                f"<ymin>{y}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>"
+                for k, (x, y, w, h) in enumerate(draw.integers((0, 0, 8, 8), (40, 28, 25, 21), (i % 4, 4)))
+            ]
+            (root / "Annotations" / f"{stem}.xml").write_text(
+                f"<annotation><filename>{stem}.jpg</filename><size><width>64</width><height>48</height>"
+                f"<depth>3</depth></size>{''.join(objects)}</annotation>"
+            )
+        number += count
 
 
 @pytest.fixture

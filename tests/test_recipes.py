@@ -13,11 +13,37 @@ SMOKE = recipes.ROOT / "_smoke.yaml"
 NAMES = recipes.names()
 
 
+def parameters(kind: type) -> set[str]:
+    """What a class takes, also through `**options` that its bases take."""
+    names: set[str] = set()
+    for base in kind.__mro__:
+        own = inspect.signature(base.__init__).parameters.values()
+        names |= {parameter.name for parameter in own}
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in own):
+            break
+    return names
+
+
+def kind_of(name: str, part: str) -> type:
+    module, _, kind = recipes.read(recipes.find(name))[part]["class_path"].rpartition(".")
+    return getattr(importlib.import_module(module), kind)
+
+
 def options_for(name: str, folder: Path) -> list[str]:
-    module, _, kind = recipes.read(recipes.find(name))["data"]["class_path"].rpartition(".")
-    takes = inspect.signature(getattr(importlib.import_module(module), kind)).parameters
-    small = {"data_dir": folder, "val_size": 20, "batch_size": 8, "eval_batch_size": 8}
-    return [word for key, value in small.items() if key in takes for word in (f"--data.{key}", str(value))]
+    takes = parameters(kind_of(name, "data"))
+    small = {
+        "data_dir": folder,
+        "train_size": 24,
+        "test_size": 20,
+        "val_size": 20,
+        "batch_size": 8,
+        "eval_batch_size": 8,
+        "size": 64,
+    }
+    words = [word for key, value in small.items() if key in takes for word in (f"--data.{key}", str(value))]
+    small = {"num_layers": 2, "grid": 16, "pool_size": 8, "judged": "[4, 8]"}
+    takes = parameters(kind_of(name, "model"))
+    return words + [word for key, value in small.items() if key in takes for word in (f"--model.{key}", str(value))]
 
 
 def test_there_are_recipes_and_each_is_found_under_its_name():
@@ -40,6 +66,7 @@ def test_recipe_is_complete_and_short(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_recipe_trains_and_tests(name, fake_data, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZOO_DATA", str(fake_data))  # for what a module reads, such as weights
     options = ["--config", str(SMOKE), *options_for(name, fake_data)]
     assert main(["fit", name, *options]) == 0, capfd.readouterr().err
     assert main(["test", name, *options]) == 0, capfd.readouterr().err

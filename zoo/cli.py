@@ -36,14 +36,33 @@ def parser() -> Parser:
     }.items():
         verb = verbs.add_parser(verb, help=text, description=text, epilog=OVERRIDES, add_help=False, allow_abbrev=False)
         verb.add_argument("recipe", metavar="RECIPE", help="name, or path of a YAML file")
-    predict = add("predict", "classify image files, one JSON line each")
+    predict = add("predict", "classify image files, or draw the boxes found in them; one JSON line each")
     predict.add_argument("source", metavar="RECIPE_OR_CKPT", help="checkpoint, or recipe whose newest run counts")
     predict.add_argument("files", metavar="IMAGE", nargs="+")
+    predict.add_argument("--out", default="predictions", help="folder of the pictures that a detector draws on")
     reproduce = add("reproduce", "train and test a recipe, compare with its target, write the ledger")
     reproduce.epilog = "Options of the recipe may follow, for a trial; then nothing is written into the ledger."
     reproduce.add_argument("recipe", metavar="RECIPE")
     reproduce.add_argument("--seeds", type=int, nargs="+", help="default: as many as the recipe expects")
     reproduce.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    anchors = add("anchors", "anchor boxes of a detection data set by IoU k-means, with plots")
+    anchors.add_argument("source", metavar="FILE_OR_FOLDER", help="VOC folder, COCO-schema or VGG-annotator file")
+    anchors.add_argument("--k", type=int, nargs="+", default=[3, 4, 5, 6], help="how many anchors")
+    anchors.add_argument("--out", default="anchors", help="folder of the plots and of anchors.json")
+    generate = add("generate", "text from a language model, token by token")
+    generate.add_argument("source", metavar="RECIPE_OR_CKPT", help="checkpoint, or recipe whose newest run counts")
+    generate.add_argument("--prompt", default="\n")
+    generate.add_argument("--tokens", type=int, default=500, help="how many")
+    generate.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token")
+    generate.add_argument("--top_k", type=int, default=40, help="draw from the k likeliest tokens; 0 from all")
+    generate.add_argument("--top_p", type=float, default=1.0, help="draw from the likeliest that hold this share")
+    generate.add_argument("--seed", type=int, default=0)
+    grow = add("grow", "animate a cellular automaton that was trained before")
+    grow.add_argument("name", metavar="NAME", nargs="?", help="automaton or file; without it, the names are listed")
+    grow.add_argument("--size", type=int, nargs="+", default=[128], help="pixels, one number or height and width")
+    grow.add_argument("--steps", type=int, default=300)
+    grow.add_argument("--seed", type=int, default=0)
+    grow.add_argument("--out", default=".", help="folder of the animation")
     add("results", "write RESULTS.md and the README's table from the ledger")
     return top
 
@@ -104,7 +123,7 @@ def run_reproduce(recipe: str, seeds: list[int] | None, as_json: bool, options: 
 
 def run(argv: list[str]) -> int:
     args, rest = parser().parse_known_args(argv)
-    if rest and args.verb in ("list", "results", "predict"):
+    if rest and args.verb in ("list", "results", "predict", "anchors", "generate", "grow"):
         raise ValueError(f"zoo {args.verb} takes no {rest[0]!r}; see `zoo {args.verb} --help`")
     if args.verb == "list":
         show_list(args.json)
@@ -115,10 +134,26 @@ def run(argv: list[str]) -> int:
     elif args.verb == "predict":
         from zoo.predict import predict
 
-        for line in list(predict(args.source, args.files)):
+        for line in list(predict(args.source, args.files, args.out)):
             print(json.dumps(line))
     elif args.verb == "reproduce":
         return run_reproduce(args.recipe, args.seeds, args.json, rest)
+    elif args.verb == "anchors":
+        from zoo.detection.anchors import report
+
+        print(*report(args.source, args.k, args.out), sep="\n")
+    elif args.verb == "generate":
+        from zoo.generate import generate
+
+        for piece in generate(
+            args.source, args.prompt, args.tokens, args.temperature, args.top_k, args.top_p, args.seed
+        ):
+            print(piece, end="", flush=True)
+        print()
+    elif args.verb == "grow":
+        from zoo.grow import grow
+
+        print(*grow(args.name, args.size, args.steps, args.seed, args.out), sep="\n")
     elif args.verb == "results":
         print(*ledger.publish(), sep="\n")
     else:

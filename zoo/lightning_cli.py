@@ -27,6 +27,8 @@ from experiments.ledger import write_whole
 from experiments.recipes import Expect
 from zoo.checkpoints import CheckpointFiles
 
+FROM_DATA = {"num_classes": "classes", "vocab_size": "tokens"}  # arguments that a model gets from its data: of what
+
 
 class SaveConfig(SaveConfigCallback):
     """The full resolved config goes to the run folder and to W&B."""
@@ -87,13 +89,16 @@ class ZooCLI(LightningCLI):
                 args=["--config", str(self.recipe), *(options or [])],
                 run=False,
             )
-        except (argparse.ArgumentError, TypeError) as error:
+        except (argparse.ArgumentError, TypeError, ValueError, OSError) as error:
+            if isinstance(error, (ValueError, OSError)) and not str(error).startswith("Does not validate"):
+                raise  # one of ours, which jsonargparse has not wrapped up
             raise ValueError(explain(error, self.parser if hasattr(self, "parser") else None)) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--expect", type=Expect | None, default=None, help="what the recipe must reach")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint to resume or evaluate")
-        parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
+        for name in FROM_DATA:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         for action in parser._actions:
             if re.fullmatch(r"trainer\.(limit_\w+_batches|overfit_batches|val_check_interval)", action.dest):
                 # Behind typing's cache Trainer's annotation reads float first, and 1 batch became 100 %.
@@ -103,7 +108,7 @@ class ZooCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         self.config = parser.parse_args(args)  # without Lightning's warning that sys.argv holds something too
         given = parser.parse_args(args, defaults=False).get("model.init_args")
-        self.given_classes = given.get("num_classes") if given else None
+        self.given = {name: given.get(name) if given else None for name in FROM_DATA}
 
     def before_instantiate_classes(self) -> None:
         self.folder = Path(self.config.trainer.default_root_dir or run_folder(recipes.name_of(self.recipe))).absolute()
@@ -117,12 +122,13 @@ class ZooCLI(LightningCLI):
         super().instantiate_classes()
         for logger in here:  # the saved config is a recipe: run again, it gets a folder of its own
             logger.init_args.save_dir = "."
-        given, found = self.given_classes, getattr(self.datamodule, "num_classes", None)
-        if None not in (given, found) and given != found:
-            raise ValueError(
-                f"num_classes is {given}, but the data have {found} classes: expected the same number; "
-                "leave it out, and it is taken from the data"
-            )
+        for name, what in FROM_DATA.items():
+            given, found = self.given[name], getattr(self.datamodule, name, None)
+            if None not in (given, found) and given != found:
+                raise ValueError(
+                    f"{name} is {given}, but the data have {found} {what}: expected the same number; "
+                    "leave it out, and it is taken from the data"
+                )
 
     def instantiate_trainer(self, **kwargs) -> Trainer:
         trainer = self.config_init.trainer

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from zoo.classification.classifier import Classifier
+from zoo.parts.initialisation import InitCallable, initialise, kaiming_normal_
+from zoo.parts.norms import NormCallable, needs_bias
 
 
 class PlainConvNet(nn.Module):
     """3x3 convolutions of stride 2 down to one pixel, whose channels are the logits; no pooling, no linear layer.
-
-    Weights are Kaiming-initialised (He et al. 2015, equation 15, with the leak of the activation).
 
     Args:
         in_channels: C.
@@ -22,6 +22,7 @@ class PlainConvNet(nn.Module):
         widths: channels after each convolution but the last.
         act: makes the activation that follows each of them.
         norm: makes the norm between convolution and activation from its channels; None for none.
+        init: draws the weights of the convolutions, called (weight, gain=...) with the gain that belongs to `act`.
 
     Shape: (B, C, 28, 28) -> (B, K); larger images are averaged over the pixels left.
     """
@@ -32,13 +33,14 @@ class PlainConvNet(nn.Module):
         num_classes: int = 10,
         widths: tuple[int, ...] = (8, 16, 32, 64),
         act: Callable[[], nn.Module] = nn.ReLU,
-        norm: Callable[[int], nn.Module] | None = None,
+        norm: NormCallable | None = None,
+        init: InitCallable = kaiming_normal_,
     ) -> None:
         super().__init__()
 
         def block(inputs: int, outputs: int) -> nn.Sequential:
             norms = [] if norm is None else [norm(outputs)]
-            bias = not any(isinstance(layer, nn.BatchNorm2d) for layer in norms)  # which would subtract it again
+            bias = all(needs_bias(layer) for layer in norms)
             return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=bias), *norms, act())
 
         self.stem = block(in_channels, widths[0])
@@ -46,10 +48,7 @@ class PlainConvNet(nn.Module):
         self.head = nn.Sequential(
             nn.Conv2d(widths[-1], num_classes, 3, stride=2, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
         )
-        leak = getattr(act(), "leak", 0.0)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, a=leak)
+        initialise(self, init, act())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.stages(self.stem(x)))
@@ -69,10 +68,11 @@ class PlainConv(Classifier):
         in_channels: int = 1,
         widths: tuple[int, ...] = (8, 16, 32, 64),
         act: Callable[[], nn.Module] = nn.ReLU,
-        norm: Callable[[int], nn.Module] | None = None,
+        norm: NormCallable | None = None,
+        init: InitCallable = kaiming_normal_,
         **recipe,
     ) -> None:
-        super().__init__(PlainConvNet(in_channels, num_classes, widths, act, norm), num_classes, **recipe)
+        super().__init__(PlainConvNet(in_channels, num_classes, widths, act, norm, init), num_classes, **recipe)
 
     @property
     def cam_target(self) -> nn.Module:

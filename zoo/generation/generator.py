@@ -1,10 +1,21 @@
-"""The one training step of all systems that make images. B batch, C channels, H height, W width."""
+"""The one training step of all systems that make images, and of those whose only parameter is the image.
 
+B batch, C channels, H height, W width.
+"""
+
+from functools import partial
 from typing import Any
 
-from torch import Tensor
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
 
-from zoo.system import System
+from datamodules.batches import ContentStyle
+from zoo.parts.schedules import Constant
+from zoo.system import ScheduleCallable, System
+
+ADAM = partial(torch.optim.Adam, lr=0.05)
 
 
 class Generator(System):
@@ -22,11 +33,16 @@ class Generator(System):
         """Images (n, C, H, W) in 0..1."""
         raise TypeError(f"{type(self).__name__} must define `sample`")
 
+    def beside(self) -> dict[str, Tensor]:
+        """Pictures (C, H, W) in 0..1 to be shown beside the samples, by name."""
+        return {}
+
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         return self._step(batch, "train")
 
-    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        return self._step(batch, "val")
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        loaders = self.trainer.val_dataloaders
+        return self._step(batch, list(loaders)[dataloader_idx] if isinstance(loaders, dict) else "val")
 
     def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         return self._step(batch, "test")
@@ -34,5 +50,96 @@ class Generator(System):
     def _step(self, batch: Any, stage: str) -> dict[str, Tensor]:
         parts = self.losses(batch, stage)
         for name, value in parts.items():
-            self.log(f"{stage}/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss", sync_dist=True)
+            self.log(
+                f"{stage}/{name}", value.detach(), on_step=False, on_epoch=True, prog_bar=name == "loss",
+                sync_dist=True, add_dataloader_idx=False, batch_size=len(batch[0]),
+            )  # fmt: skip
         return parts
+
+
+class Canvas(nn.Module):
+    """A picture that is a parameter; empty until its size is known.
+
+    Shape: () -> (1, 3, H, W).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Parameter(torch.empty(1, 3, 0, 0))
+
+    def forward(self) -> Tensor:
+        return self.image
+
+
+class Painter(Generator):
+    """Optimises a picture itself, which is the only parameter. A subclass defines `losses`.
+
+    The size and the start come from the datamodule's `pictures`. After each step the picture is put back into 0..1, so
+    that its loss is that of the file which is written in the end.
+
+    Args:
+        start: "noise" (uniform), "content" or "style" (enlarged or reduced to the content's size).
+        optimizer, schedule: see `System`.
+
+    Raises:
+        ValueError: for an unknown start, or data without the pictures that are needed.
+    """
+
+    starts = ("noise", "content", "style")
+
+    def __init__(
+        self,
+        start: str = "noise",
+        optimizer: OptimizerCallable = ADAM,
+        schedule: ScheduleCallable = Constant,
+    ) -> None:
+        super().__init__(optimizer, schedule)
+        if start not in self.starts:
+            raise ValueError(f"start is {start!r}: expected one of {', '.join(self.starts)}")
+        self.start, self.net = start, Canvas()
+
+    def sample(self, n: int) -> Tensor:
+        """The picture, n times: there is only one."""
+        return self.net().detach().clamp(0, 1).expand(n, -1, -1, -1)
+
+    def beside(self) -> dict[str, Tensor]:
+        pictures = self.trainer.datamodule.pictures._asdict()
+        return {name: picture[0] for name, picture in pictures.items() if picture is not None}
+
+    def setup(self, stage: str) -> None:
+        pictures = getattr(self.trainer.datamodule, "pictures", None)
+        if pictures is None:
+            raise ValueError(
+                f"{type(self).__name__} found no `pictures` in its data: expected a datamodule that has them; "
+                "use datamodules.single_image.ImagePair"
+            )
+        if self.start == "style" and pictures.style is None:
+            raise ValueError("start is 'style', but the data have no style: expected two pictures; add data.style")
+        here, there = self.net.image.shape, pictures.content.shape
+        if not self.net.image.numel():
+            self._place(self._first(pictures))
+        elif here != there:
+            raise ValueError(
+                f"the picture has {here[3]}x{here[2]} pixels, but the content {there[3]}x{there[2]}: expected the "
+                "same size; set data.size"
+            )
+
+    def _first(self, pictures: ContentStyle) -> Tensor:
+        if self.start == "noise":
+            return torch.rand_like(pictures.content)
+        if self.start == "content":
+            return pictures.content.clone()
+        return F.interpolate(pictures.style, pictures.content.shape[2:], mode="bilinear", antialias=True)
+
+    def _place(self, image: Tensor) -> None:
+        self.net.image = nn.Parameter(image.to(self.net.image).contiguous())  # as L-BFGS wants it
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        with torch.no_grad():
+            self.net.image.clamp_(0, 1)
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        saved = checkpoint["state_dict"].get("net.image")
+        if saved is not None and not self.net.image.numel():  # loaded outside a Trainer, where there are no data
+            self._place(torch.empty(saved.shape))
+        super().on_load_checkpoint(checkpoint)

@@ -1,5 +1,6 @@
-"""Activation functions."""
+"""Activation functions that torch lacks; take ReLU, LeakyReLU, ELU, GELU, SiLU, Mish and others from `torch.nn`."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,3 +28,42 @@ class GeneralReLU(nn.Module):
 
     def extra_repr(self) -> str:
         return f"leak={self.leak}, sub={self.sub}, maximum={self.maximum}"
+
+
+class SquaredReLU(nn.Module):
+    """max(0, x)**2, of which So et al. 2021, "Primer", section 3, found that it suits transformers.
+
+    Shape: any -> the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x).square()
+
+
+class SReLU(nn.Module):
+    """A line bent at two places, of which places and slopes are learnt; channels may differ in them.
+
+        a_r (x - t_r) + t_r  above t_r,      x  between,      a_l (x - t_l) + t_l  below t_l
+
+    Source: Jin et al. 2015, "Deep Learning with S-shaped Rectified Linear Activation Units", equation 1. Differs from
+    the paper in that the upper threshold isn't set from the data after some epochs of training, but starts at `upper`.
+
+    Args:
+        num_parameters: C, for four parameters to each channel; 1 for the same four in all (as in `torch.nn.PReLU`).
+        leak: first slope a_l below t_l, which starts at 0. The slope a_r above t_r starts at 1.
+        upper: first t_r.
+
+    Shape: (B, C, ...) -> the same; any, if `num_parameters` is 1.
+    """
+
+    def __init__(self, num_parameters: int = 1, leak: float = 0.2, upper: float = 1.0) -> None:
+        super().__init__()
+        first = {"t_l": 0.0, "a_l": leak, "t_r": upper, "a_r": 1.0}
+        for name, value in first.items():
+            self.register_parameter(name, nn.Parameter(torch.full((num_parameters,), value)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (-1, *[1] * (x.ndim - 2)) if x.ndim > 1 else (-1,)
+        t_l, a_l, t_r, a_r = (p.view(shape) for p in (self.t_l, self.a_l, self.t_r, self.a_r))
+        # The identity and what each bend adds to it; learning may push t_l over t_r, and both bends then count.
+        return x + (a_r - 1) * F.relu(x - t_r) + (1 - a_l) * F.relu(t_l - x)

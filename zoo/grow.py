@@ -1,0 +1,109 @@
+"""`zoo grow`: automata that were trained before, at work. They lie in `zoo/generation/automata`, a few kB each.
+
+Imports no Lightning, which would take longer than the work.
+"""
+
+import difflib
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from callbacks.images import DPI, pixels, strip, write_gif
+from zoo.parts.nca import NCA
+
+SHELF = Path(__file__).parent / "generation" / "automata"
+FRAMES = 100  # of an animation, about
+LARGEST = 1024
+
+
+def save(net: NCA, path: str | Path, card: dict[str, str]) -> Path:
+    """Writes an automaton and what is to be known of it (texture, recipe, steps, losses) as a safetensors file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    save_file({name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}, part, card)
+    os.replace(part, path)
+    return path
+
+
+def load(path: str | Path) -> tuple[NCA, dict[str, str]]:
+    """An automaton that `save` wrote, and its card.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no automaton.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist: expected a .safetensors file of an automaton; check the path")
+    try:
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            card = file.metadata() or {}
+        channels, hidden = state["brain.2.weight"].shape[:2]
+        net = NCA(channels, hidden)
+        net.load_state_dict(state)
+    except (SafetensorError, OSError, KeyError, IndexError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"{path} holds no automaton ({reason}): expected what experiments/scripts/export_automaton.py writes; "
+            "export it again"
+        ) from None
+    return net.eval(), card
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in SHELF.glob("*.safetensors"))
+
+
+def grow(name: str | None, size: list[int], steps: int, seed: int, out: str) -> list[str]:
+    """Animates an automaton from its seed: `NAME.gif`, and some frames side by side as `NAME.png`.
+
+    Args:
+        name: of an automaton on the shelf, or a safetensors file; None only lists the names.
+        size: side of the picture, or height and width, in pixels.
+        steps: of the automaton.
+        seed: of the random masks.
+        out: folder of the files.
+
+    Returns:
+        The lines to be printed: the files, or the names and what they are.
+
+    Raises:
+        ValueError: for an unknown name, a file without an automaton, sizes or steps that make no sense.
+        FileNotFoundError: if there is no such file.
+    """
+    if name is None:
+        return [_line(known) for known in names()]
+    if len(size) not in (1, 2) or not all(1 <= side <= LARGEST for side in size):
+        raise ValueError(f"size is {size}: expected one or two numbers of pixels from 1 to {LARGEST}")
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: expected 1 or more")
+    if not name.endswith(".safetensors") and name not in names():
+        near = difflib.get_close_matches(name, names(), 3, cutoff=0.4) or names()
+        raise ValueError(
+            f"unknown automaton {name!r}: expected a name or a .safetensors file; nearest: {', '.join(near)}"
+        )
+    path = Path(name) if name.endswith(".safetensors") else SHELF / f"{name}.safetensors"
+    net, card = load(path)
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{out} is a file: expected a folder for the animation; choose another")
+    every = max(1, round(steps / FRAMES))
+    film = net.film((size[0], size[-1]), steps // every + 1, every, seed)
+    images = [pixels(image) for image in film]
+    gif, png = folder / f"{path.stem}.gif", folder / f"{path.stem}.png"
+    write_gif(gif, images)
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    figure = strip(images, every, f"{card.get('texture', path.stem)}: {parameters} parameters")
+    part = png.with_name(f".{png.name}.part")
+    figure.savefig(part, format="png", dpi=DPI)
+    os.replace(part, png)
+    return [str(gif), str(png)]
+
+
+def _line(name: str) -> str:
+    net, card = load(SHELF / f"{name}.safetensors")
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    return f"{name:16} {parameters} parameters, {card.get('texture', '')}"

@@ -1,0 +1,207 @@
+"""GPT: predicts the next token. B batch, T tokens, D width, V vocabulary.
+
+Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", with what is usual since as options.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from zoo.language.language_model import LanguageModel
+from zoo.parts.activations import SquaredReLU
+from zoo.parts.attention import Block, Cache, initialise_gpt2
+
+
+class Stem(nn.Module):
+    """Embeds tokens and, unless `context` is 0, their places."""
+
+    def __init__(self, vocab_size: int, dim: int, context: int, dropout: float) -> None:
+        super().__init__()
+        self.token = nn.Embedding(vocab_size, dim)
+        self.place = nn.Embedding(context, dim) if context else None
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, input_ids: Tensor, start: int = 0) -> Tensor:
+        """(B, T) int64 -> (B, T, D); the first token stands at place `start`."""
+        x = self.token(input_ids)
+        if self.place is not None:
+            x = x + self.place.weight[start : start + input_ids.size(1)]
+        return self.drop(x)
+
+
+class GPTNet(nn.Module):
+    """Token and place embeddings, causal transformer blocks, a norm, and a linear layer to the vocabulary.
+
+    Args:
+        vocab_size: V.
+        context: T at most.
+        num_layers: blocks.
+        num_heads: of each attention.
+        dim: D.
+        dropout: of embeddings, attention weights and branches.
+        bias: in linear layers and norms.
+        rotary: places by rotation of queries and keys instead of learned embeddings (Su et al. 2021).
+        rms_norm: root-mean-square norm (Zhang and Sennrich 2019) instead of layer norm.
+        squared_relu: as activation (So et al. 2021) instead of GELU in its tanh form.
+        tied: one matrix embeds the tokens and scores them (Press and Wolf 2017).
+        fused: attention by torch's fused function, or written out.
+
+    Shape: (B, T) int64 -> (B, T, V).
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        context: int = 256,
+        num_layers: int = 6,
+        num_heads: int = 6,
+        dim: int = 384,
+        dropout: float = 0.0,
+        bias: bool = True,
+        rotary: bool = False,
+        rms_norm: bool = False,
+        squared_relu: bool = False,
+        tied: bool = True,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        norm = nn.RMSNorm if rms_norm else partial(nn.LayerNorm, bias=bias)
+        act = SquaredReLU if squared_relu else partial(nn.GELU, approximate="tanh")
+        self.context = context
+        self.stem = Stem(vocab_size, dim, 0 if rotary else context, dropout)
+        self.blocks = nn.ModuleList(
+            Block(dim, num_heads, True, rotary, bias, dropout, fused, norm, act) for _ in range(num_layers)
+        )
+        self.head = nn.Sequential(norm(dim), nn.Linear(dim, vocab_size, bias=False))
+        initialise_gpt2(self)
+        if tied:
+            self.head[1].weight = self.stem.token.weight
+
+    def forward(self, input_ids: Tensor, caches: list[Cache] | None = None) -> Tensor:
+        """
+        Args:
+            input_ids: (B, T) int64.
+            caches: one a block, of the tokens before these; they grow by these.
+
+        Raises:
+            ValueError: if there are more tokens than the context holds.
+        """
+        start = len(caches[0]) if caches else 0
+        if start + input_ids.size(1) > self.context:
+            raise ValueError(
+                f"{start + input_ids.size(1)} tokens don't fit a context of {self.context}: expected no more; cut them"
+            )
+        x = self.stem(input_ids, start)
+        for block, cache in zip(self.blocks, caches or [None] * len(self.blocks), strict=True):
+            x = block(x, cache=cache)
+        return self.head(x)
+
+
+def draw(
+    logits: Tensor,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Tokens drawn from softmax(logits / temperature), restricted to the likely ones.
+
+    Args:
+        logits: (B, V).
+        temperature: 0 takes the likeliest token, 1 draws as the model says.
+        top_k: draw from the k likeliest only; 0 from all.
+        top_p: then from the fewest likeliest that hold this share of the probability (Holtzman et al. 2020, "The
+            Curious Case of Neural Text Degeneration", section 3.1); 1 from all.
+        generator: of the random numbers, on the device of the logits.
+
+    Returns:
+        (B,) int64.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+    if not (temperature >= 0 and top_k >= 0 and 0 < top_p <= 1):
+        raise ValueError(
+            f"temperature={temperature:g}, top_k={top_k}, top_p={top_p:g}: expected a temperature and a top_k of "
+            "0 or more, and a top_p above 0, up to 1"
+        )
+    if temperature == 0:
+        return logits.argmax(-1)
+    scores, order = (logits.float() / temperature).sort(descending=True, stable=True)
+    if top_k:
+        scores[:, top_k:] = -torch.inf
+    probability = scores.softmax(-1)
+    if top_p < 1:
+        before = probability.cumsum(-1) - probability  # the share held by likelier ones
+        probability = probability.masked_fill(before >= top_p, 0.0)
+    return order.gather(-1, probability.multinomial(1, generator=generator))[:, 0]
+
+
+class GPT(LanguageModel):
+    """Trains a `GPTNet`, whose arguments it takes; the others are `LanguageModel`'s.
+
+    >>> model = GPT(vocab_size=65, context=8, num_layers=1, num_heads=2, dim=16)
+    >>> [len(token) for token in model.generate(torch.zeros(3, 4, dtype=torch.int64), num_tokens=2)]
+    [3, 3]
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        context: int = 256,
+        num_layers: int = 6,
+        num_heads: int = 6,
+        dim: int = 384,
+        dropout: float = 0.0,
+        bias: bool = True,
+        rotary: bool = False,
+        rms_norm: bool = False,
+        squared_relu: bool = False,
+        tied: bool = True,
+        fused: bool = True,
+        **recipe,
+    ) -> None:
+        options = dropout, bias, rotary, rms_norm, squared_relu, tied, fused
+        super().__init__(
+            GPTNet(vocab_size, context, num_layers, num_heads, dim, *options), vocab_size, context, **recipe
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        num_tokens: int,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        generator: torch.Generator | None = None,
+        cached: bool = True,
+    ) -> Iterator[Tensor]:
+        """Continues texts token by token, in the mode (train or eval) that the module is in.
+
+        A text longer than the context T is seen through a window that slides by T/2: of n tokens the model sees the
+        last n - s, where s is the least multiple of T/2 that leaves T or fewer. A cache so serves T/2 tokens at least
+        before it is filled anew, and keeps nothing of tokens outside the window: with and without it, all is equal.
+
+        Args:
+            input_ids: (B, T) int64, what the texts begin with, one token or more.
+            num_tokens: how many follow.
+            temperature, top_k, top_p, generator: see `draw`.
+            cached: keep keys and values, so that a step costs one token instead of T.
+
+        Yields:
+            (B,) int64, the next token of each text.
+        """
+        ids, caches, start = input_ids, None, 0
+        slide = max(1, self.context // 2)
+        for _ in range(num_tokens):
+            begin = max(0, -(-(ids.size(1) - self.context) // slide)) * slide
+            if caches is None or not cached or begin != start:
+                caches, seen, start = [Cache() for _ in self.net.blocks], begin, begin
+            logits = self.net(ids[:, seen:], caches)[:, -1]
+            seen = ids.size(1)
+            token = draw(logits, temperature, top_k, top_p, generator)
+            yield token
+            ids = torch.cat((ids, token[:, None]), dim=1)

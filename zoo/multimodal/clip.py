@@ -1,0 +1,299 @@
+"""Images and sentences in one space.
+
+B batch, T tokens, D width of the space, N pictures, S sentences, P phrasings, K classes.
+
+Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (CLIP), sections 2.3 to 2.5
+and figure 3, at a size that a CPU trains in a minute or two.
+"""
+
+import math
+from functools import partial
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from datamodules.batches import Paired
+from zoo.parts.attention import Block
+from zoo.parts.convs import conv_norm_act
+from zoo.parts.optimisers import Muon
+from zoo.parts.schedules import OneCycle
+from zoo.system import ScheduleCallable, System
+
+MUON = partial(Muon, lr=0.02, adam_lr=0.003)
+FIRST_SCALE, MAX_SCALE = 1 / 0.07, 100.0  # section 2.5
+
+
+def contrastive_loss(logits: Tensor, label: Tensor | None = None) -> Tensor:
+    """Symmetric cross-entropy of a square of similarities (figure 3): each image picks its sentence, and the reverse.
+
+    Differs from the paper in what it does with pairs that say the same. There every other sentence of the batch is
+    wrong; among few possible sentences that would punish right answers. Here the target is shared evenly among all
+    columns of the same label, as in Yang et al. 2022, "Unified Contrastive Learning", equation 3, and the entropy of
+    that target is taken off, so that 0 is perfect. Where all labels differ, it is the paper's loss.
+
+    Args:
+        logits: (B, B), images in rows, their sentences in the same order in columns.
+        label: (B,); equal where pairs say the same. None: all differ.
+
+    Returns:
+        Scalar in nats, float32.
+
+    >>> float(contrastive_loss(torch.zeros(4, 4)))  # guessing among four
+    1.3862943649291992
+    """
+    label = torch.arange(len(logits), device=logits.device) if label is None else label
+    same = (label[:, None] == label).float()
+    target, logits = same / same.sum(1, keepdim=True), logits.float()
+    ways = (F.kl_div(way.log_softmax(1), target, reduction="batchmean") for way in (logits, logits.T))
+    return sum(ways) / 2
+
+
+class ImageEncoder(nn.Module):
+    """Convolutions at strides 1, 2, 2 ..., global max-pooling, projection.
+
+    By the maximum, because what a sentence names may fill a small part of the picture.
+
+    Args:
+        dim: D.
+        in_channels: C.
+        widths: channels of the stem and of the stages.
+
+    Shape: (B, C, H, W) -> (B, D).
+    """
+
+    def __init__(self, dim: int, in_channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stem = conv_norm_act(in_channels, widths[0])
+        self.stages = nn.Sequential(*(conv_norm_act(narrow, wide, stride=2) for narrow, wide in pairwise(widths)))
+        self.head = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(widths[-1], dim, bias=False))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.stages(self.stem(image)))
+
+
+class TextEncoder(nn.Module):
+    """A causal transformer, read at the last token of the sentence (section 2.4), which has seen all others.
+
+    Whatever stands behind it is never seen: padding needs no mask. Differs from the paper in rotary positions, which
+    set no limit to the length of a sentence.
+
+    Args:
+        dim: D.
+        vocab_size: number of tokens.
+        width, depth, num_heads: of the transformer.
+
+    Shape: (B, T) int64 and mask (B, T), false at padding, which stands at the end -> (B, D).
+    """
+
+    def __init__(self, dim: int, vocab_size: int, width: int, depth: int, num_heads: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocab_size, width)
+        self.blocks = nn.ModuleList(Block(width, num_heads, causal=True, rotary=True) for _ in range(depth))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim, bias=False))
+        nn.init.normal_(self.embed.weight, std=0.02)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        x = self.embed(input_ids)
+        for block in self.blocks:
+            x = block(x)
+        last = attention_mask.sum(1) - 1
+        return self.head(x[torch.arange(len(x), device=x.device), last])
+
+
+class CLIPNet(nn.Module):
+    """Two encoders into one space, and the scale (the inverse temperature) of their similarities.
+
+    Args: those of `CLIP`.
+    """
+
+    def __init__(
+        self, vocab_size: int, dim: int, in_channels: int, widths: tuple[int, ...], width: int, depth: int, heads: int
+    ) -> None:
+        super().__init__()
+        self.image = ImageEncoder(dim, in_channels, tuple(widths)).to(memory_format=torch.channels_last)
+        self.text = TextEncoder(dim, vocab_size, width, depth, heads)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D) of length 1, float32."""
+        return F.normalize(self.image(image).float(), dim=-1)
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(S, T) and (S, T) -> (S, D) of length 1, float32."""
+        return F.normalize(self.text(input_ids, attention_mask).float(), dim=-1)
+
+    def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Similarities (B, S), the cosine times the scale, of all images with all sentences."""
+        return self.log_scale.exp() * self.encode_image(image) @ self.encode_text(input_ids, attention_mask).T
+
+
+class Recall(Metric):
+    """Share of sentences that have a right picture among their `k` best, over all pairs evaluated, of all ranks."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k = k
+        for name in ("image", "text", "label"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, image: Tensor, text: Tensor, label: Tensor) -> None:
+        """Embeddings (B, D) and (B, D), labels (B,)."""
+        for state, value in ((self.image, image), (self.text, text), (self.label, label)):
+            state.append(value)
+
+    def compute(self) -> Tensor:
+        image, text, label = (dim_zero_cat(state) for state in (self.image, self.text, self.label))
+        k = min(self.k, len(image))
+        best = torch.cat([(some @ image.T).topk(k).indices for some in text.split(1000)])  # never all similarities
+        return (label[best] == label[:, None]).any(1).float().mean()
+
+
+class CLIP(System):
+    """Trains the encoders so that each picture of a batch finds its sentence, and each sentence its picture.
+
+    On several devices the batch is that of all of them. Evaluation logs, by split:
+    `acc`, zero-shot (section 3.1): for each picture and each phrasing apart, whether the right one of the K sentences
+    of that phrasing is the nearest, if the datamodule has `prompts(split)`, tokens and mask, each (P, K, T);
+    `acc_new`, the same for the classes that it names as never trained, `new_classes`;
+    `recall_1`, `recall_5`: a sentence of the data finds a picture that it is true of among the 1 or 5 nearest of all;
+    `loss`, which depends on the size of the batch, as there is more to choose from in a large one.
+
+    Args:
+        vocab_size: number of tokens.
+        dim: D.
+        in_channels, widths: of the image encoder.
+        text_width, text_depth, text_heads: of the text encoder.
+        share_targets: pairs of equal label count as equal, see `contrastive_loss`; else every pair is its own.
+        optimizer, schedule: see `System`.
+
+    Raises:
+        ValueError: if the data have another number of tokens.
+    """
+
+    loss_label = "contrastive cross-entropy in nats"
+
+    def __init__(
+        self,
+        vocab_size: int,
+        dim: int = 64,
+        in_channels: int = 3,
+        widths: tuple[int, ...] = (16, 32, 64, 96, 128),
+        text_width: int = 64,
+        text_depth: int = 2,
+        text_heads: int = 4,
+        share_targets: bool = True,
+        optimizer: OptimizerCallable = MUON,
+        schedule: ScheduleCallable = OneCycle,
+    ) -> None:
+        super().__init__(optimizer, schedule)
+        self.save_hyperparameters(ignore=["optimizer", "schedule"])
+        self.net = CLIPNet(vocab_size, dim, in_channels, widths, text_width, text_depth, text_heads)
+        self.vocab_size, self.share_targets = vocab_size, share_targets
+        self.metrics, self._classes = nn.ModuleDict(), None
+        for stage in ("train", "val", "test"):
+            self.metrics[f"{stage}/loss"] = MeanMetric(nan_strategy="disable")
+        for stage in ("val", "test"):
+            for name in ("acc", "acc_new"):
+                self.metrics[f"{stage}/{name}"] = MeanMetric(nan_strategy="disable")
+            for k in (1, 5):
+                self.metrics[f"{stage}/recall_{k}"] = Recall(k)
+
+    @property
+    def cam_target(self) -> nn.Module:
+        """The module whose feature maps a class activation map is drawn from."""
+        return self.net.image.stages[-1]
+
+    def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Images (B, C, H, W), sentences (S, T) -> similarities (B, S)."""
+        return self.net(image, input_ids, attention_mask)
+
+    def rank(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) in the order in which they fit each of S sentences.
+
+        Returns:
+            Indices of the images, best first, (S, N) int64, and their cosines with the sentence (S, N).
+        """
+        with torch.inference_mode():
+            cosine = self.net.encode_text(input_ids, attention_mask) @ self.net.encode_image(image).T
+        best = cosine.sort(dim=1, descending=True, stable=True)
+        return best.indices, best.values
+
+    def training_step(self, batch: Paired, batch_idx: int) -> dict[str, Tensor]:
+        image, text = self.net.encode_image(batch.image), self.net.encode_text(batch.input_ids, batch.attention_mask)
+        # Each rank works out the loss of the global batch. The gradients of what was gathered come back as a sum over
+        # the ranks, DDP takes the mean of those of the parameters: together the gradient of the global loss.
+        image, text = (self.all_gather(x, sync_grads=True).flatten(0, -2) for x in (image, text))
+        return self._loss(image, text, self.all_gather(batch.label).flatten(), "train")
+
+    def _loss(self, image: Tensor, text: Tensor, label: Tensor, stage: str) -> dict[str, Tensor]:
+        logits = self.net.log_scale.exp() * image @ text.T
+        loss = contrastive_loss(logits, label if self.share_targets else None)
+        self.metrics[f"{stage}/loss"].update(loss.detach(), len(label))
+        self._log(stage, "loss")
+        return {
+            "loss": loss,
+            "logits": logits.detach(),
+            "image_embedding": image.detach(),
+            "text_embedding": text.detach(),
+        }
+
+    def _log(self, stage: str, *names: str) -> None:
+        for name in (f"{stage}/{name}" for name in names):
+            bar = not name.endswith(("recall_5", "acc_new"))
+            self.log(name, self.metrics[name], on_step=False, on_epoch=True, prog_bar=bar, add_dataloader_idx=False)
+
+    def optimizer_step(self, *args, **kwargs) -> None:
+        super().optimizer_step(*args, **kwargs)
+        with torch.no_grad():
+            self.net.log_scale.clamp_(max=math.log(MAX_SCALE))
+
+    def on_validation_epoch_start(self) -> None:
+        self._classes = {}  # split -> embeddings (P, K, D) of the sentences to choose from
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: Paired, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        loaders = self.trainer.val_dataloaders
+        return self._evaluate(batch, list(loaders)[dataloader_idx] if isinstance(loaders, dict) else "val")
+
+    def test_step(self, batch: Paired, batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Paired, batch_idx: int) -> Tensor:
+        return self.net.encode_image(batch.image)
+
+    def _evaluate(self, batch: Paired, stage: str) -> dict[str, Tensor]:
+        image, text = self.net.encode_image(batch.image), self.net.encode_text(batch.input_ids, batch.attention_mask)
+        for k in (1, 5):
+            self.metrics[f"{stage}/recall_{k}"].update(image, text, batch.label)
+        self._log(stage, "recall_1", "recall_5")
+        if hasattr(self.trainer.datamodule, "prompts"):
+            self._zero_shot(image, batch.label, stage)
+        return self._loss(image, text, batch.label, stage)
+
+    def _zero_shot(self, image: Tensor, label: Tensor, stage: str) -> None:
+        data = self.trainer.datamodule
+        if stage not in self._classes:
+            input_ids, mask = self.transfer_batch_to_device(data.prompts(stage), self.device, 0)
+            text = self.net.encode_text(input_ids.flatten(0, 1), mask.flatten(0, 1))
+            self._classes[stage] = text.unflatten(0, input_ids.shape[:2])
+        nearest = torch.einsum("bd,pkd->bpk", image, self._classes[stage]).argmax(-1)
+        right = (nearest == label[:, None]).float()
+        self.metrics[f"{stage}/acc"].update(right)
+        self._log(stage, "acc")
+        if new := getattr(data, "new_classes", ()):
+            self.metrics[f"{stage}/acc_new"].update(right[torch.isin(label, label.new_tensor(new))])
+            self._log(stage, "acc_new")
+
+    def setup(self, stage: str) -> None:
+        found = getattr(self.trainer.datamodule, "vocab_size", self.vocab_size)
+        if found != self.vocab_size:
+            raise ValueError(
+                f"vocab_size is {self.vocab_size}, but the data have {found} tokens: "
+                "expected the same number; leave it out of the recipe, and it is taken from the data"
+            )

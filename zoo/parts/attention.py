@@ -1,0 +1,221 @@
+"""Attention and the transformer block. B batch, T queries, S keys, N heads, E width of a head, D = N * E width.
+
+Vaswani et al. 2017, "Attention Is All You Need", section 3.2.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+    fused: bool = True,
+) -> Tensor:
+    """Means of the values, weighted by softmax(query . key / sqrt(E)) (equation 1).
+
+    Args:
+        query: (B, N, T, E).
+        key, value: (B, N, S, E).
+        mask: bool, broadcastable to (B, N, T, S), true where a query may see a key; None for everywhere. The output
+            of a query that may see none is 0.
+        causal: no query sees later keys. The last query stands at the last key, so with a cache S may exceed T;
+            torch's `is_causal` lets the first query stand at the first key instead.
+        dropout: share of weights that are dropped.
+        fused: by `F.scaled_dot_product_attention`, which never holds all weights, or written out; equal results.
+
+    Returns:
+        (B, N, T, E)
+    """
+    length, total = query.size(2), key.size(2)
+    if causal and length > 1 and not (fused and mask is None and length == total):
+        past = torch.ones(length, total, dtype=torch.bool, device=query.device).tril(total - length)
+        mask = past if mask is None else mask & past
+        causal = False
+    if fused:
+        return F.scaled_dot_product_attention(query, key, value, mask, dropout, causal and length > 1)
+    scores = query @ key.transpose(-2, -1) / query.size(-1) ** 0.5
+    if mask is None:
+        weights = scores.softmax(-1)
+    else:  # not -inf, of which softmax would make nan in rows that see nothing
+        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(~mask, 0.0)
+    return F.dropout(weights, dropout).to(value.dtype) @ value
+
+
+def rotate(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
+    """Rotary positions: turns each pair (x[i], x[i + E/2]) of place p by the angle p / base**(2i / E).
+
+    The dot product of a query and a key that were turned depends on the distance of their places only.
+    Su et al. 2021, "RoFormer", section 3.2.2; differs from it in which coordinates are paired.
+
+    Args:
+        x: (..., T, E), E even.
+        start: place of the first; those behind it follow.
+
+    Returns:
+        The same shape and type; computed in float32 at least.
+    """
+    length, half = x.size(-2), x.size(-1) // 2
+    exact = {"device": x.device, "dtype": torch.promote_types(x.dtype, torch.float32)}
+    place = torch.arange(start, start + length, **exact)
+    angle = place[:, None] * base ** (-torch.arange(half, **exact) / half)
+    cos, sin = angle.cos(), angle.sin()
+    first, second = x.to(exact["dtype"]).chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1).to(x.dtype)
+
+
+class Cache:
+    """The keys and values (B, N, S, E) of the tokens that an attention layer has seen; empty at first."""
+
+    def __init__(self) -> None:
+        self.key = self.value = None
+
+    def __len__(self) -> int:
+        return 0 if self.key is None else self.key.size(2)
+
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes up those of the next tokens; returns all."""
+        if self.key is not None:
+            key, value = torch.cat((self.key, key), dim=2), torch.cat((self.value, value), dim=2)
+        self.key, self.value = key, value
+        return key, value
+
+
+class MultiHeadAttention(nn.Module):
+    """N attentions side by side on projections of their own (section 3.2.2).
+
+    Args:
+        dim: D.
+        num_heads: N, which divides D.
+        causal: no token sees later ones.
+        rotary: tells queries and keys their places by rotation; needs an even D / N.
+        bias: of the four projections.
+        dropout: of the weights, in training.
+        fused: see `attention`.
+
+    Shape: (B, T, D) -> (B, T, D).
+
+    Raises:
+        ValueError: if N doesn't divide D, or rotary positions meet an odd D / N.
+
+    >>> layer = MultiHeadAttention(32, num_heads=4, causal=True)
+    >>> layer(torch.zeros(2, 10, 32)).shape
+    torch.Size([2, 10, 32])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        causal: bool = False,
+        rotary: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads or (rotary and dim // num_heads % 2):
+            raise ValueError(
+                f"dim is {dim}, num_heads {num_heads}: expected heads of equal{' and even' if rotary else ''} width; "
+                f"change one, such as dim={2 * num_heads * max(1, round(dim / num_heads / 2))}"
+            )
+        self.num_heads, self.causal, self.rotary, self.dropout, self.fused = num_heads, causal, rotary, dropout, fused
+        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim, bias=bias) for _ in range(4))
+
+    def forward(
+        self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """
+        Args:
+            x: (B, T, D).
+            memory: (B, S, D), what is attended to instead of x (cross attention).
+            mask: bool, true where there is something to see: (B, S) for keys, or broadcastable to (B, N, T, S).
+            cache: of the tokens before x, which grows by x.
+        """
+        source = x if memory is None else memory
+        query, key, value = (
+            layer(of).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for layer, of in ((self.query, x), (self.key, source), (self.value, source))
+        )
+        if self.rotary:
+            start = 0 if cache is None else len(cache)
+            query, key = rotate(query, start), rotate(key, start)
+        if cache is not None:
+            key, value = cache.extend(key, value)
+        if mask is not None and mask.ndim == 2:
+            mask = mask[:, None, None, :]
+        dropout = self.dropout if self.training else 0.0
+        mixed = attention(query, key, value, mask, self.causal, dropout, self.fused)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Attention, then two layers token by token, each beside a shortcut, each behind a norm.
+
+    Pre-norm, as in Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3.
+
+    Args:
+        dim: D.
+        num_heads, causal, rotary, bias, dropout, fused: see `MultiHeadAttention`; bias is also that of the two
+            layers, dropout also that of the two branches.
+        norm: makes a norm of D channels.
+        act: makes the activation between the two layers.
+        expand: how much wider than D they are in between.
+
+    Shape: (B, T, D) -> (B, T, D).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        causal: bool = False,
+        rotary: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        fused: bool = True,
+        norm: Callable[[int], nn.Module] = nn.LayerNorm,
+        act: Callable[[], nn.Module] = nn.GELU,
+        expand: int = 4,
+    ) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = norm(dim), norm(dim)
+        self.attention = MultiHeadAttention(dim, num_heads, causal, rotary, bias, dropout, fused)
+        self.mlp = nn.Sequential(nn.Linear(dim, expand * dim, bias), act(), nn.Linear(expand * dim, dim, bias))
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """mask, cache: see `MultiHeadAttention`."""
+        x = x + self.drop(self.attention(self.norm1(x), mask=mask, cache=cache))
+        return x + self.drop(self.mlp(self.norm2(x)))
+
+
+def initialise_gpt2(net: nn.Module) -> None:
+    """Initialises all linear layers, embeddings and blocks of a transformer, in place.
+
+    Weights are normal with standard deviation 0.02, biases 0. The layers that add to the residual stream, two in each
+    of L blocks, are scaled by 1 / sqrt(2 L), so that the stream doesn't grow with the depth (Radford et al. 2019,
+    section 2.3).
+
+    >>> net = nn.ModuleList(Block(64, 2) for _ in range(8))
+    >>> initialise_gpt2(net)
+    >>> [round(layer.weight.std().item(), 3) for layer in (net[0].mlp[0], net[0].mlp[2])]
+    [0.02, 0.005]
+    """
+    for module in net.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    blocks = [module for module in net.modules() if isinstance(module, Block)]
+    with torch.no_grad():
+        for block in blocks:
+            for layer in (block.attention.out, block.mlp[-1]):
+                layer.weight /= (2 * len(blocks)) ** 0.5
