@@ -78,7 +78,7 @@ def match(detections: dict[str, Tensor], boxes: Tensor, labels: Tensor, iou: flo
 
 def draw_boxes(axes: Axes, boxes: Tensor, labels: Tensor, texts: list[str], dashed: Tensor, width: float = 1.4) -> None:
     """Draws boxes, each in the colour of its class with a text at its upper left corner; `width` of lines in points."""
-    bottom, top = axes.get_ylim()  # of the image
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()  # of the image
     for box, label, text, broken in zip(boxes.tolist(), labels.tolist(), texts, dashed.tolist(), strict=True):
         colour, (x0, y0, x1, y1) = COLOURS[label % len(COLOURS)], (edge - 0.5 for edge in box)  # pixel 0 is 0 ± 0.5
         style = (0, (2.5, 1.5)) if broken else "-"
@@ -86,10 +86,12 @@ def draw_boxes(axes: Axes, boxes: Tensor, labels: Tensor, texts: list[str], dash
         frame = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=width, linestyle=style)
         frame.set_path_effects(outline)
         axes.add_patch(frame)
+        # Texts stay within the image: those of boxes at its right end at their right corners, those at its top below.
+        last, first = x0 > right - 0.15 * (right - left), y0 < top + 0.06 * (bottom - top)
         if text:
             axes.text(
-                max(x0, 0), y0, text, size=4.2 * width, va="bottom" if y0 - top > 0.06 * (bottom - top) else "top",
-                color=BLACK, clip_on=True,
+                min(x1, right) if last else max(x0, left), max(y0, top), text, size=4.2 * width, color=BLACK,
+                ha="right" if last else "left", va="top" if first else "bottom", clip_on=True,
                 bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.5 * width, "alpha": 0.9},
             )  # fmt: skip
 
@@ -153,7 +155,8 @@ class BoxesGallery(SampleGallery):
             draw_boxes(left, sample.boxes, sample.labels, [name(i) for i in sample.labels.tolist()], ~sample.found)
             draw_boxes(right, found["boxes"], found["labels"], texts, ~sample.right)
             missed, false = int((~sample.found).sum()), int((~sample.right).sum())
-            left.set_title(f"image {sample.index}: {len(sample.boxes)} objects", size=9, loc="left", pad=3)
+            objects = f"{len(sample.boxes)} object{'s' * (len(sample.boxes) != 1)}"
+            left.set_title(f"image {sample.index}: {objects}", size=9, loc="left", pad=3)
             right.set_title(f"{len(texts)} detected, {missed} missed, {false} false", size=9, loc="left", pad=3)
         key = f"boxes_{self.split}"
         self.publish(trainer, key, figure)

@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans
 from torchvision.ops import box_iou
 
 from zoo.cli import main
-from zoo.detection.anchors import fit_anchors, iou, mean_iou
+from zoo.detection.anchors import _climb, fit_anchors, iou, mean_iou
 
 
 def like_blood_cells(n: int = 500, seed: int = 0) -> np.ndarray:
@@ -40,6 +40,13 @@ def test_never_worse_than_euclidean_k_means(wh, k, seed):
         return
     theirs = KMeans(k, n_init=10, random_state=seed).fit(wh).cluster_centers_
     assert mean_iou(wh, fit_anchors(wh, k, starts=2, seed=seed)) >= mean_iou(wh, theirs) - 1e-12
+
+
+@settings(max_examples=25, deadline=None)
+@given(sizes)
+def test_a_climb_never_ends_below_its_start(wh):
+    for start in wh[:8]:
+        assert mean_iou(wh, _climb(wh, start[None])) >= mean_iou(wh, start[None])
 
 
 @pytest.mark.parametrize("k", [3, 4, 5, 6])

@@ -294,7 +294,7 @@ class TestDatamodules:
     def cells(self, tmp_path: Path, **options) -> VOC:
         if not (tmp_path / "cells").exists():
             write_voc(tmp_path / "cells" / "VOCdevkit" / "VOC2007", {"trainval": 13, "test": 5})
-        return VOC("cells", **({"image_size": (24, 32), "data_dir": tmp_path, "batch_size": 4} | options))
+        return VOC("cells", **({"image_size": (24, 48), "data_dir": tmp_path, "batch_size": 4} | options))
 
     @pytest.mark.parametrize("in_memory", [True, False])
     def test_pictures_and_boxes_are_scaled_together(self, in_memory, tmp_path):
@@ -305,15 +305,15 @@ class TestDatamodules:
         boxes = [row for batch in seen["val"] for row in batch.boxes]
         labels = [row for batch in seen["val"] for row in batch.labels]
         assert data.classes == ("Platelets", "RBC", "WBC")
-        assert data.card()["image_shape"] == [3, 24, 32]
+        assert data.card()["image_shape"] == [3, 24, 48]
         for note, found, label in zip(held, boxes, labels, strict=True):
-            torch.testing.assert_close(found, torch.from_numpy(note.boxes) / 2)
+            torch.testing.assert_close(found, torch.from_numpy(note.boxes) * torch.tensor([0.75, 0.5, 0.75, 0.5]))
             assert tuple(data.classes[i] for i in label) == note.names
             assert (found.dtype, label.dtype) == (torch.float32, torch.int64)
-        assert {tuple(batch.image.shape[1:]) for batch in seen["train"]} == {(3, 24, 32)}
+        assert {tuple(batch.image.shape[1:]) for batch in seen["train"]} == {(3, 24, 48)}
         assert all(len(batch.boxes) == len(batch.labels) == 4 for batch in seen["train"])
         shown = data.denormalise(seen["val"][0].image[0])
-        expected = torch.nn.functional.interpolate(_pixels(held[0])[None], (24, 32), mode="bilinear", antialias=True)
+        expected = torch.nn.functional.interpolate(_pixels(held[0])[None], (24, 48), mode="bilinear", antialias=True)
         assert (shown - expected[0]).abs().mean() < 0.01
 
     def test_memory_and_files_give_the_same_batches(self, tmp_path):

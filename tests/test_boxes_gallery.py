@@ -108,7 +108,7 @@ def test_the_worst_come_first_and_are_counted_rightly(tmp_path, published):
     ((name, figure),) = published
     assert name == "boxes_test"
     text = said(figure)
-    for part in ("worst", "3 of 5 images", "image 3: 1 object", "0 detected, 1 missed, 0 false", "dog 0.70", "cat"):
+    for part in ("worst", "3 of 5 images", "image 3: 1 object |", "0 detected, 1 missed, 0 false", "dog 0.70", "cat"):
         assert part in text, (part, text)
     assert Image.open(tmp_path / "pictures" / "boxes_test.png").size[0] > 1000
     assert not [path for path in (tmp_path / "pictures").iterdir() if path.suffix != ".png"]
