@@ -135,10 +135,11 @@ class RetrievalGallery(SampleGallery):
             table.append([query.sentence, name(query.label), image, hit.cosine, hit.right])
         best = [cells[0][2] for _, cells in rows]
         title = f"Find the picture for this sentence: {split} set"
+        seen = f"{self.seen:,}".replace(",", "\u202f")
         subtitle = (
-            f"The best of {self.seen:,} pictures, first place right for {sum(best)} of {len(best)} sentences; "
+            f"The best of {seen} pictures, first place right for {sum(best)} of {len(best)} sentences; "
             "behind the gap the nearest wrong one; cosines"
-        ).replace(",", "\u202f", 1)
+        )
         columns = ["sentence", "class", "image", "cosine", "right"]
         self.publish(trainer, f"retrieval_{self.split}", contact_sheet(rows, self.k, title, subtitle), (columns, table))
         sentences, pictures = zip(*((query.sentence, rgb(trainer, query.image)) for query in self.queries), strict=True)
@@ -212,4 +213,4 @@ def similarity_matrix(sentences: list[str], pictures: list[np.ndarray], cosines:
 
 
 def _signed(cosine: float) -> str:
-    return f"{cosine:.2f}".replace("-", "\u2212")
+    return f"{round(cosine, 2) + 0.0:.2f}".replace("-", "\u2212")

@@ -55,7 +55,7 @@ PHRASINGS = {
         "the {size} {shape} drawn here is {colour}",
     ),
 }
-ZOOM = 1.5  # pictures are windows of scenes that are this much larger, so that small shapes have enough pixels
+ZOOM = 2  # pictures are windows of scenes that are this much larger, so that small shapes have enough pixels
 PADDING, END = "[PAD]", "[EOS]"
 
 
@@ -165,7 +165,7 @@ class Captions(Captioned):
 
     def __init__(
         self,
-        size: int = 64,
+        size: int = 48,
         train_size: int = 6000,
         val_size: int = 500,
         test_size: int = 2000,
@@ -179,7 +179,7 @@ class Captions(Captioned):
         seed: int | None = None,
     ) -> None:
         super().__init__(None, batch_size, eval_batch_size, val_size, augment, watch_test, seed)
-        self.drawn = Shapes(round(ZOOM * size), train_size, val_size, test_size, 1, 1, shapes, colours)
+        self.drawn = Shapes(ZOOM * size, train_size, val_size, test_size, 1, 1, shapes, colours)
         self.image_shape = (3, size, size)
         self.words = list(product(SIZES, colours, shapes))
         self.classes = tuple(" ".join(words) for words in self.words)

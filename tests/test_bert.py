@@ -169,6 +169,14 @@ def test_asked_places_alone_are_scored_like_all_places():
     torch.testing.assert_close(some, every[asked])
 
 
+def test_the_pair_is_judged_by_what_stands_at_cls():
+    torch.manual_seed(0)
+    net, batch = BERTNet(30, 12, **SMALL), batch_of()
+    cls = net.head.norm(net.encode(*batch[:1], *batch[2:4]))[:, 0]
+    first, _, second = net.head.pair
+    torch.testing.assert_close(net(*batch[:1], *batch[2:4])[1], second(torch.tanh(first(cls))))
+
+
 def test_one_matrix_embeds_and_scores_and_parameters_are_counted():
     net = BERTNet(512, 131)
     assert net.head.token[-1].weight is net.stem.token.weight

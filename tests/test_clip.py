@@ -112,6 +112,15 @@ def test_embeddings_have_length_one_and_the_logits_are_their_scaled_cosines():
     torch.testing.assert_close(logits, FIRST_SCALE * image @ text.T)
 
 
+def test_similarities_are_float32_under_autocast():
+    net, batch = tiny().net.eval(), a_batch()
+    image, text = net.encode_image(batch.image), net.encode_text(*batch[1:3])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = net.similarity(image, text)
+        assert net(*batch[:3]).dtype == torch.float32
+    torch.testing.assert_close(found, FIRST_SCALE * image @ text.T)  # to more digits than bfloat16 has
+
+
 def test_pairs_in_another_order_give_the_logits_in_that_order():
     net, batch, order = tiny().net.eval(), a_batch(), torch.tensor([3, 0, 5, 1, 4, 2])
     with torch.no_grad():

@@ -301,6 +301,7 @@ def test_a_subclass_may_ask_for_more(file):
         logged
     )
     batch = Tokens(ids(3, 8), ids(3, 8, seed=1))
+    batch.labels[0, :5] = -100
     model.trainer = quiet_trainer()
     found = LanguageModel._step(silent(model), batch, "train")
     parts = [

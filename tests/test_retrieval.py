@@ -46,7 +46,7 @@ def published(monkeypatch) -> dict:
     return found
 
 
-def tested(tmp_path, gallery: RetrievalGallery, pairs: Captions) -> CLIP:
+def evaluate(tmp_path, gallery: RetrievalGallery, pairs: Captions) -> CLIP:
     model = tiny()
     quiet_trainer(callbacks=[gallery], default_root_dir=tmp_path).test(model, datamodule=pairs, verbose=False)
     return model
@@ -54,7 +54,7 @@ def tested(tmp_path, gallery: RetrievalGallery, pairs: Captions) -> CLIP:
 
 def test_it_shows_the_best_pictures_of_the_whole_set_and_the_nearest_wrong_one(tmp_path, published):
     gallery, pairs = RetrievalGallery(n=3, k=4), data()
-    model = tested(tmp_path, gallery, pairs)
+    model = evaluate(tmp_path, gallery, pairs)
     columns = pairs.sets["test"].columns
     order, cosine = model.eval().rank(
         pairs.normalise(columns.image / 255), columns.input_ids[:7], columns.attention_mask[:7]
@@ -83,7 +83,7 @@ def test_it_shows_the_best_pictures_of_the_whole_set_and_the_nearest_wrong_one(t
 
 
 def test_the_files_are_real_pictures_and_the_matrix_has_a_cosine_for_each_pair(tmp_path, published):
-    tested(tmp_path, RetrievalGallery(n=4, k=2), data())
+    evaluate(tmp_path, RetrievalGallery(n=4, k=2), data())
     for name in ("retrieval_test", "similarity_test"):
         with Image.open(tmp_path / "pictures" / f"{name}.png") as picture:
             assert min(picture.size) > 300
@@ -126,7 +126,7 @@ def test_after_fit_it_draws_the_last_validation_and_during_fit_when_asked(tmp_pa
 
 def test_fewer_pictures_than_asked_for_are_no_error(tmp_path):
     gallery = RetrievalGallery(n=50, k=50)
-    tested(tmp_path, gallery, data(test_size=3))
+    evaluate(tmp_path, gallery, data(test_size=3))
     assert len(gallery.shown) == 3 * len(gallery.queries)
 
 

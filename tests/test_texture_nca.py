@@ -292,9 +292,12 @@ def test_the_measures_compare_seed_grown_and_old(system, data, monkeypatch):
     module = system()
     ages = []
     monkeypatch.setattr(module.net, "run", lambda x, steps, generator: ages.append(steps) or x + steps)
-    monkeypatch.setattr(
-        module, "style_loss", lambda image, generator: {0: 8.0, 6: 2.0, 12: 5.0}[sum(ages)] * image.new_ones(())
-    )
+
+    def by_age(image, generator):
+        assert 0.5 <= image.max() <= 1, "not as one sees it"
+        return image.new_tensor({0: 8.0, 6: 2.0, 12: 5.0}[sum(ages)])
+
+    monkeypatch.setattr(module, "style_loss", by_age)
     with pytest.warns(UserWarning, match=r"the texture does not last: style loss 2\.00, and 5\.00 in the end"):
         (found,) = quiet_trainer().test(module, data(), verbose=False)
     assert found == {"test/loss": 2, "test/style_drop": 4, "test/stability": 2.5}

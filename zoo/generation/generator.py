@@ -74,8 +74,8 @@ class Canvas(nn.Module):
 class Painter(Generator):
     """Optimises a picture itself, which is the only parameter. A subclass defines `losses`.
 
-    The size and the start come from the datamodule's `pictures`. After each step the picture is put back into 0..1, so
-    that its loss is that of the file which is written in the end.
+    The size and the start come from the datamodule's `pictures`. After each step the picture is put back into 0..1: its
+    loss is then that of the file written in the end, where one cut only there may lose a third of what was gained.
 
     Args:
         start: "noise" (uniform), "content" or "style" (enlarged or reduced to the content's size).

@@ -33,8 +33,8 @@ def contrastive_loss(logits: Tensor, label: Tensor | None = None) -> Tensor:
 
     Differs from the paper in what it does with pairs that say the same. There every other sentence of the batch is
     wrong; among few possible sentences that would punish right answers. Here the target is shared evenly among all
-    columns of the same label, as in Yang et al. 2022, "Unified Contrastive Learning", equation 3, and the entropy of
-    that target is taken off, so that 0 is perfect. Where all labels differ, it is the paper's loss.
+    columns of the same label, as in Yang et al. 2022, "Unified Contrastive Learning", and the entropy of that
+    target is taken off, so that 0 is perfect. Where all labels differ, it is the paper's loss.
 
     Args:
         logits: (B, B), images in rows, their sentences in the same order in columns.
@@ -127,9 +127,14 @@ class CLIPNet(nn.Module):
         """(S, T) and (S, T) -> (S, D) of length 1, float32."""
         return F.normalize(self.text(input_ids, attention_mask).float(), dim=-1)
 
+    def similarity(self, image: Tensor, text: Tensor) -> Tensor:
+        """Embeddings (B, D), (S, D) -> cosine times scale (B, S), float32 also under autocast: the scale is large."""
+        with torch.autocast(image.device.type, enabled=False):
+            return self.log_scale.exp() * image @ text.T
+
     def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Similarities (B, S), the cosine times the scale, of all images with all sentences."""
-        return self.log_scale.exp() * self.encode_image(image) @ self.encode_text(input_ids, attention_mask).T
+        """Images (B, C, H, W), sentences (S, T) -> their similarities (B, S)."""
+        return self.similarity(self.encode_image(image), self.encode_text(input_ids, attention_mask))
 
 
 class Recall(Metric):
@@ -231,7 +236,7 @@ class CLIP(System):
         return self._loss(image, text, self.all_gather(batch.label).flatten(), "train")
 
     def _loss(self, image: Tensor, text: Tensor, label: Tensor, stage: str) -> dict[str, Tensor]:
-        logits = self.net.log_scale.exp() * image @ text.T
+        logits = self.net.similarity(image, text)
         loss = contrastive_loss(logits, label if self.share_targets else None)
         self.metrics[f"{stage}/loss"].update(loss.detach(), len(label))
         self._log(stage, "loss")
@@ -253,7 +258,7 @@ class CLIP(System):
             self.net.log_scale.clamp_(max=math.log(MAX_SCALE))
 
     def on_validation_epoch_start(self) -> None:
-        self._classes = {}  # split -> embeddings (P, K, D) of the sentences to choose from
+        self._classes = {}  # split -> embeddings (P * K, D) of the sentences to choose from, and (P, K)
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -281,8 +286,9 @@ class CLIP(System):
         if stage not in self._classes:
             input_ids, mask = self.transfer_batch_to_device(data.prompts(stage), self.device, 0)
             text = self.net.encode_text(input_ids.flatten(0, 1), mask.flatten(0, 1))
-            self._classes[stage] = text.unflatten(0, input_ids.shape[:2])
-        nearest = torch.einsum("bd,pkd->bpk", image, self._classes[stage]).argmax(-1)
+            self._classes[stage] = text, input_ids.shape[:2]
+        text, shape = self._classes[stage]
+        nearest = self.net.similarity(image, text).unflatten(1, shape).argmax(-1)
         right = (nearest == label[:, None]).float()
         self.metrics[f"{stage}/acc"].update(right)
         self._log(stage, "acc")

@@ -1,0 +1,1 @@
+"""Short scripts, each with one question, one figure and one table."""

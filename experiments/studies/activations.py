@@ -1,0 +1,93 @@
+"""What activation functions do to a number, to its gradient, and to standard normal numbers.
+
+    python -m experiments.studies.activations [FOLDER]
+
+writes activations.png and activations.csv. In each panel: the function (blue) and its derivative (orange, dashed). The
+table: mean and standard deviation of the outputs of standard normal inputs, the share of them whose gradient is below
+0.01, and the gain by which weights make up for the activation (zoo.parts.initialisation.gain).
+"""
+
+import csv
+import math
+import sys
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from callbacks.pictures import BLUE, DPI, GREY, ORANGE
+from zoo.parts.activations import GeneralReLU, SReLU
+from zoo.parts.initialisation import gain
+
+ACTIVATIONS = {
+    "sigmoid": nn.Sigmoid(),
+    "tanh": nn.Tanh(),
+    "ReLU": nn.ReLU(),
+    "leaky ReLU, 0.1": nn.LeakyReLU(0.1),
+    "ELU": nn.ELU(),
+    "GELU": nn.GELU(),
+    "SiLU (Swish)": nn.SiLU(),
+    "Mish": nn.Mish(),
+    "GeneralReLU, leak 0.1, sub 0.4": GeneralReLU(0.1, 0.4),
+    "the same, maximum 2": GeneralReLU(0.1, 0.4, 2.0),
+    "SReLU, as it starts": SReLU(),
+    "SReLU, as it may end": SReLU(),
+}
+with torch.no_grad():
+    for name, value in {"t_l": -1.0, "a_l": 0.4, "t_r": 1.0, "a_r": 0.3}.items():
+        getattr(ACTIVATIONS["SReLU, as it may end"], name).fill_(value)
+
+
+def derivative(act: nn.Module, x: Tensor) -> Tensor:
+    """(N,) -> (N,)"""
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(act(x).sum(), x)[0]
+
+
+def row(name: str, act: nn.Module) -> dict[str, str | float]:
+    """One line of the table; means over a standard normal distribution, by integration."""
+    z = torch.linspace(-8, 8, 16_001)
+    density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+    y, slope = act(z).detach(), derivative(act, z)
+    mean = (y * density).sum().item()
+    return {
+        "activation": name,
+        "mean": round(mean, 3),
+        "std": round(((y - mean) ** 2 * density).sum().sqrt().item(), 3),
+        "flat share": round(((slope.abs() < 0.01) * density).sum().item(), 3),
+        "gain": round(gain(act), 3),
+    }
+
+
+def draw(rows: list[dict]) -> Figure:
+    figure = Figure((11, 8.6), facecolor="white", layout="constrained")
+    figure.suptitle("Activations (blue) and their derivatives (orange, dashed)", size=14, weight="bold")
+    x = torch.linspace(-4, 4, 801)
+    for axes, (name, act), line in zip(figure.subplots(3, 4).flat, ACTIVATIONS.items(), rows, strict=True):
+        axes.axhline(0, color="#cccccc", linewidth=0.8)
+        axes.axvline(0, color="#cccccc", linewidth=0.8)
+        axes.plot(x, act(x).detach(), color=BLUE, linewidth=2)
+        axes.plot(x, derivative(act, x), color=ORANGE, linewidth=1.6, linestyle="--")
+        axes.set(xlim=(-4, 4), ylim=(-1.75, 3))
+        axes.set_title(name, size=10)
+        text = f"of N(0, 1): mean {line['mean']:.2f}, std {line['std']:.2f}\nflat: {100 * line['flat share']:.0f} %"
+        axes.text(0.03, 0.97, text, transform=axes.transAxes, size=8, color=GREY, va="top")
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [row(name, act) for name, act in ACTIVATIONS.items()]
+    draw(rows).savefig(folder / "activations.png", dpi=DPI)
+    with open(folder / "activations.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    for line in rows:
+        print("  ".join(str(value).ljust(30 if key == "activation" else 8) for key, value in line.items()))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/studies"))
