@@ -52,7 +52,7 @@ class Under8KNet(nn.Module):
         num_classes: int = 10,
         in_channels: int = 1,
         width: int = 16,
-        expanded: int = 35,
+        expanded: int = 32,
         depths: tuple[int, ...] = (4,),
     ) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Under8K(Classifier):
     """Trains an `Under8KNet`; the other arguments are `Classifier`'s.
 
     >>> sum(p.numel() for p in Under8K().parameters())
-    7870
+    7330
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Under8K(Classifier):
         num_classes: int = 10,
         in_channels: int = 1,
         width: int = 16,
-        expanded: int = 35,
+        expanded: int = 32,
         depths: tuple[int, ...] = (4,),
         **recipe,
     ) -> None:
