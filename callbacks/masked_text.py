@@ -91,14 +91,14 @@ class MaskedTextGallery(SampleGallery):
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         accuracy = trainer.callback_metrics.get(f"{self.split}/mask_acc")
-        overall = "" if accuracy is None else f"{100 * float(accuracy):.1f} % of all masked tokens right. "
+        overall = "" if accuracy is None else f"{100 * float(accuracy):.1f} % of all are right. "
         blocks = [(pair, wrap(pieces(pair, trainer.datamodule.tokenizer))) for pair in self.shown]
         width, height = COLUMNS * WIDE + 2 * MARGIN, HEAD + sum(len(lines) + 2 for _, lines in blocks) * HIGH
         figure = Figure((width, height), facecolor="white")
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
         axes.set_axis_off()
         title = f"Masked tokens of the {SPLITS.get(self.split, self.split)} text"
-        legend = f"{overall}Blue: right. Orange, truth → prediction: wrong. ║ between the segments, ↵ end of a line."
+        legend = f"{overall}Blue: right. Orange, truth → prediction: wrong. ║ next segment. ↵ next line."
         axes.text(MARGIN, 0.12, title, size=13, weight="bold", va="top")
         axes.text(MARGIN, 0.36, legend, size=10, color=GREY, va="top")
         y = HEAD + HIGH / 2
