@@ -58,7 +58,7 @@ def picture(path: str | Path, size: Size) -> Tensor:
             "take a larger picture or a smaller size"
         )
     image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].contiguous().float() / 255
 
 
 class ImagePair(Data):

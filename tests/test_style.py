@@ -202,6 +202,13 @@ def test_style_transfer_learns(two, vgg_weights, optimizer, steps):
     assert after["val/style"] < 0.6 * before["val/style"]
 
 
+def test_trials_of_a_line_search_do_not_count(two, vgg_weights):
+    module, data = transfer(vgg_weights, optimizer=LBFGS), pair(two, length=1)
+    before = quiet_trainer().validate(module, datamodule=data, verbose=False)[0]
+    after = fitted(module, data)
+    assert after["train/loss"] == pytest.approx(before["val/loss"], rel=1e-4)
+
+
 def test_content_reconstruction_needs_no_style(two, vgg_weights):
     module, data = transfer(vgg_weights, ContentReconstruction), pair(two, style=None, length=40)
     before = quiet_trainer().validate(module, datamodule=data, verbose=False)[0]

@@ -25,6 +25,8 @@ class Generator(System):
         optimizer, schedule: see `System`.
     """
 
+    first_look = True
+
     def losses(self, batch: Any, stage: str) -> dict[str, Tensor]:
         """The loss (scalar, "loss") and whatever else is to be logged in "train", "val" or "test"."""
         raise TypeError(f"{type(self).__name__} must define `losses`")
@@ -37,8 +39,13 @@ class Generator(System):
         """Pictures (C, H, W) in 0..1 to be shown beside the samples, by name."""
         return {}
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.first_look = True
+
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        return self._step(batch, "train")
+        """If the optimiser looks several times in a step, as L-BFGS does, the first is logged: the rest are trials."""
+        counts, self.first_look = self.first_look, False
+        return self._step(batch, "train") if counts else self.losses(batch, "train")
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         loaders = self.trainer.val_dataloaders
@@ -74,8 +81,8 @@ class Canvas(nn.Module):
 class Painter(Generator):
     """Optimises a picture itself, which is the only parameter. A subclass defines `losses`.
 
-    The size and the start come from the datamodule's `pictures`. After each step the picture is put back into 0..1: its
-    loss is then that of the file written in the end, where one cut only there may lose a third of what was gained.
+    The size and the start come from the datamodule's `pictures`. After each step the picture is put back into 0..1, so
+    that its loss is that of the file written in the end; for one that is cut only there it can more than double.
 
     Args:
         start: "noise" (uniform), "content" or "style" (enlarged or reduced to the content's size).
@@ -132,7 +139,7 @@ class Painter(Generator):
         return F.interpolate(pictures.style, pictures.content.shape[2:], mode="bilinear", antialias=True)
 
     def _place(self, image: Tensor) -> None:
-        self.net.image = nn.Parameter(image.to(self.net.image).contiguous())  # as L-BFGS wants it
+        self.net.image = nn.Parameter(image.to(self.net.image))
 
     def on_train_batch_end(self, *_: Any) -> None:
         with torch.no_grad():
