@@ -11,6 +11,16 @@ from experiments import ledger, recipes
 
 OVERRIDES = "options of the recipe, such as --trainer.max_epochs 2 or --config FILE; see `zoo fit RECIPE --help`"
 
+# What Lightning warns of in every run, with nothing for the user to do; the last is of frozen nets that judge others.
+KNOWN_WARNINGS = (
+    "LeafSpec",
+    "`srun`",
+    "does not have many workers",
+    "tensorboardX",
+    "Total length of `dict`",
+    r"Found \d+ module\(s\) in eval mode",
+)
+
 
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are ours to print."""
@@ -165,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, 1 (target missed), 2 (bad input, in a line), 130 (interrupted)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
-    for known in ("LeafSpec", "`srun`", "does not have many workers", "tensorboardX", "Total length of `dict`"):
+    for known in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message=f".*{known}")
     try:
         return run([word for word in argv if word != "--debug"])
