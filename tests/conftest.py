@@ -194,7 +194,7 @@ def draw_picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
     return Image.fromarray((127.5 + 127.5 * np.sin(x * tilt[0] + y * tilt[1] + seed)).astype(np.uint8))
 
 
-def verse(words: int = 1500) -> str:
+def verse(words: int = 6000) -> str:
     """Lines of words in an order drawn by lot."""
     known = "to be or not to be that is the question whether tis nobler in the mind to suffer".split()  # noqa: SIM905
     draw = random.Random(0)

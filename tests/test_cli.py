@@ -247,9 +247,10 @@ def test_own_pictures_through_a_recipe_of_the_zoo(here, pictures, capfd):
     assert json.loads(capfd.readouterr().out)["class"] in ("bird", "cat")
 
 
-@pytest.mark.parametrize("script", sorted((recipes.ROOT / "scripts").glob("[a-z]*.py")), ids=lambda path: path.stem)
-def test_scripts_run(script, here, pictures, fake_data, monkeypatch, capfd):
-    arguments = {"own_pictures": [str(pictures), "1"], "resnet18_cifar10": ["1"]}[script.stem]
+@pytest.mark.parametrize("name", ["own_pictures", "resnet18_cifar10"])
+def test_scripts_that_train_classifiers_run(name, here, pictures, fake_data, monkeypatch, capfd):
+    script = recipes.ROOT / "scripts" / f"{name}.py"
+    arguments = {"own_pictures": [str(pictures), "1"], "resnet18_cifar10": ["1"]}[name]
     monkeypatch.setattr(sys, "argv", [str(script), *arguments])
     monkeypatch.setenv("ZOO_DATA", str(fake_data))
     source = script.read_text().replace("val_size=1000", "val_size=20").replace("max_epochs=20", "max_epochs=1")
