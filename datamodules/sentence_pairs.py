@@ -118,7 +118,7 @@ class Pairs(Dataset):
             )
             raise ValueError(
                 f"the text has {len(ids)} tokens {use}: expected {least} or more, for {LEAST} pairs of segments of "
-                f"{segment} can be made; take a longer text or a smaller segment"
+                f"{segment}; take a longer text or a smaller segment"
             )
         self.set_epoch(0)
 
