@@ -13,16 +13,17 @@ class EpochLines(ProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self.started = 0.0
+        self.started, self.enabled = 0.0, True
 
     def disable(self) -> None:
-        self.print_line = lambda *_: None  # other ranks
+        self.enabled = False  # other ranks
 
     def enable(self) -> None:
-        del self.print_line
+        self.enabled = True
 
     def print_line(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        if self.enabled:
+            print(text, file=sys.stderr, flush=True)
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         self.started = time.monotonic()

@@ -14,7 +14,7 @@ import torch
 import yaml
 from conftest import draw_picture
 
-from experiments import ledger, recipes
+from experiments import ladder, ledger, recipes
 from zoo.cli import main
 
 TINY = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1"]
@@ -180,6 +180,26 @@ def test_results_come_from_the_ledger(own_ledger, monkeypatch, capfd):
     results = (recipes.ROOT.parent / "RESULTS.md").read_text()
     assert "unmeasured" in results
     assert results.count("| shelf/quick |") == 1 + 3
+
+
+def test_the_ladder_is_drawn_from_the_ledger(own_ledger, monkeypatch):
+    """A rung without a result has no row; dots stand where the ledger says."""
+    row = dict.fromkeys(ledger.COLUMNS, "1") | {"metric": "test/acc"}
+    for name, values in {"kaiming": (0.85, 0.87), "default-init": (0.1,)}.items():
+        for seed, value in enumerate(values):
+            ledger.append(row | {"recipe": f"fashion_mnist/{name}", "seed": seed, "value": value})
+    (axes,) = ladder.draw().axes
+    assert [label.get_text().split()[-1] for label in axes.get_yticklabels()] == ["default-init", "kaiming"]
+    dots = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
+    assert pytest.approx([85.0, 87.0]) in [list(xs) for xs in dots]
+    assert pytest.approx([86.0]) in [list(xs) for xs in dots]
+    assert any("10.0" in text.get_text() for text in axes.texts)
+
+
+def test_every_rung_is_a_recipe():
+    assert {f"fashion_mnist/{name}" for name in ladder.RUNGS} == {
+        name for name in recipes.names() if name.startswith("fashion_mnist/")
+    }
 
 
 def test_demo_goes_on_with_digits_and_says_why(here, monkeypatch, capfd):

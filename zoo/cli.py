@@ -55,6 +55,10 @@ def parser() -> Parser:
     reproduce.add_argument("recipe", metavar="RECIPE")
     reproduce.add_argument("--seeds", type=int, nargs="+", help="default: as many as the recipe expects")
     reproduce.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    schedule = add("schedule", "draw learning rate and momentum over a recipe's training, without training")
+    schedule.epilog = OVERRIDES
+    schedule.add_argument("recipe", metavar="RECIPE")
+    schedule.add_argument("--out", default=".", help="folder of the picture")
     anchors = add("anchors", "anchor boxes of a detection data set by IoU k-means, with plots")
     anchors.add_argument("source", metavar="FILE_OR_FOLDER", help="VOC folder, COCO-schema or VGG-annotator file")
     anchors.add_argument("--k", type=int, nargs="+", default=[3, 4, 5, 6], help="how many anchors")
@@ -73,7 +77,7 @@ def parser() -> Parser:
     grow.add_argument("--steps", type=int, default=300)
     grow.add_argument("--seed", type=int, default=0)
     grow.add_argument("--out", default=".", help="folder of the animation")
-    add("results", "write RESULTS.md and the README's table from the ledger")
+    add("results", "write RESULTS.md, the README's table and the picture of the ladder from the ledger")
     return top
 
 
@@ -148,6 +152,10 @@ def run(argv: list[str]) -> int:
             print(json.dumps(line))
     elif args.verb == "reproduce":
         return run_reproduce(args.recipe, args.seeds, args.json, rest)
+    elif args.verb == "schedule":
+        from zoo.schedule import schedule
+
+        print(schedule(args.recipe, rest, args.out))
     elif args.verb == "anchors":
         from zoo.detection.anchors import report
 
@@ -165,7 +173,9 @@ def run(argv: list[str]) -> int:
 
         print(*grow(args.name, args.size, args.steps, args.seed, args.out), sep="\n")
     elif args.verb == "results":
-        print(*ledger.publish(), sep="\n")
+        from experiments import ladder
+
+        print(*ledger.publish(), ladder.publish(), sep="\n")
     else:
         run_trainer(args.verb, args.recipe, rest)
     return 0

@@ -1,5 +1,6 @@
 """What every system shares: its optimiser and schedule, and checkpoints that say what they hold."""
 
+import math
 from collections.abc import Callable
 
 from lightning import LightningModule
@@ -18,7 +19,8 @@ class System(LightningModule):
         schedule: called with (optimizer, number of optimiser steps in the whole training); stepped after each.
 
     Raises:
-        ValueError: if a checkpoint belongs to another class of module, or to a net of other sizes.
+        ValueError: if the training has no end, or a checkpoint belongs to another class of module or a net of other
+            sizes.
     """
 
     cam_reshape = None  # tokens (B, T, D) -> maps (B, D, H, W), for systems that have tokens
@@ -31,7 +33,13 @@ class System(LightningModule):
 
     def configure_optimizers(self) -> dict:
         optimizer = self.optimizer([(name, p) for name, p in self.net.named_parameters() if p.requires_grad])
-        schedule = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise ValueError(
+                f"max_epochs is {self.trainer.max_epochs}, so the schedule can't know the length of the training: "
+                "expected max_epochs or max_steps; give --trainer.max_epochs N"
+            )
+        schedule = self.schedule(optimizer, int(steps))
         when = {"interval": "step"}
         if isinstance(schedule, ReduceLROnPlateau):
             when = {"interval": "epoch", "monitor": schedule.monitor}
