@@ -23,11 +23,12 @@ from PIL import Image
 from test_contracts import below, imported
 
 from callbacks.film import Film
+from callbacks.gradients import GradientNormalisation
 from callbacks.images import strip, write_gif
 from datamodules.single_image import ImagePair
 from zoo import grow as shelf
 from zoo.cli import main
-from zoo.generation.texture_nca import TextureNCA, normalise_gradients
+from zoo.generation.texture_nca import TextureNCA
 from zoo.parts.nca import FILTERS, NCA, colour
 from zoo.parts.schedules import Constant
 
@@ -160,15 +161,6 @@ def test_too_few_channels_are_an_error():
         NCA(2, 8)
 
 
-def test_gradients_are_normalised_each_by_itself():
-    parameters = [torch.zeros(3, requires_grad=True) for _ in range(3)]
-    parameters[0].grad, parameters[1].grad = torch.tensor([3e9, 4e9, 0.0]), torch.zeros(3)
-    normalise_gradients(parameters)
-    torch.testing.assert_close(parameters[0].grad, torch.tensor([0.6, 0.8, 0.0]))
-    assert torch.equal(parameters[1].grad, torch.zeros(3))
-    assert parameters[2].grad is None
-
-
 # --------------------------------------------------------------------------------------------------------- the training
 
 
@@ -196,7 +188,9 @@ class Watch(Callback):
 
 def fit(module: TextureNCA, data: ImagePair, *callbacks: Callback, **options) -> Watch:
     watch = Watch()
-    trainer = quiet_trainer(**({"max_epochs": 1, "limit_val_batches": 0} | options), callbacks=[watch, *callbacks])
+    trainer = quiet_trainer(
+        **({"max_epochs": 1, "limit_val_batches": 0} | options), callbacks=[GradientNormalisation(), watch, *callbacks]
+    )
     trainer.fit(module, data)
     return watch
 
@@ -309,7 +303,7 @@ def test_a_resumed_training_is_the_one_that_was_stopped(system, data, tmp_path):
     fit(system(), data(3), ModelCheckpoint(tmp_path, filename="half"), enable_checkpointing=True)
     resumed = system()
     resumed.draws.fill_(5)  # as if seeded otherwise
-    trainer = quiet_trainer(max_epochs=2, limit_val_batches=0)
+    trainer = quiet_trainer(max_epochs=2, limit_val_batches=0, callbacks=[GradientNormalisation()])
     trainer.fit(resumed, data(3), ckpt_path=tmp_path / "half.ckpt")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name

@@ -6,7 +6,7 @@ Niklasson et al. 2021, "Self-Organising Textures", Distill. Differs from the pap
 `NCA`), in a style loss that is relative to the picture's, and in what is reseeded: the state that went furthest astray.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
@@ -28,16 +28,6 @@ LASTING = 1.5  # as many times worse a texture may become with time
 ADAM = partial(torch.optim.Adam, lr=5e-3)
 
 
-def normalise_gradients(parameters: Iterable[Tensor]) -> None:
-    """Divides the gradient of each parameter by its norm.
-
-    On the way back through dozens of steps gradients explode or vanish; their direction stays of use.
-    """
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.div_(parameter.grad.norm() + 1e-8)
-
-
 class TextureNCA(Generator):
     """Trains an `NCA` to grow a texture in the style of a picture, and to keep it.
 
@@ -50,6 +40,9 @@ class TextureNCA(Generator):
     The overflow loss is the mean by which states leave -1..1. Tested are `style_drop`, the style loss of the seed by
     that after `judged[0]` steps, and `stability`, that after `judged[1]` steps by that after `judged[0]`. There, images
     are clamped to 0..1, as one sees them.
+
+    On the way back through dozens of steps gradients explode or vanish, only their direction stays of use: train with
+    the callback `GradientNormalisation`, as the recipes do.
 
     Args:
         channels, hidden: see `NCA`.
@@ -155,9 +148,6 @@ class TextureNCA(Generator):
     def _generator(self) -> torch.Generator:
         key = np.random.SeedSequence((int(self.draws), self.global_rank, self.global_step))
         return torch.Generator(self.pool.device).manual_seed(int(key.generate_state(1, np.uint64)[0]) >> 1)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        normalise_gradients(self.net.parameters())
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
