@@ -128,8 +128,23 @@ def test_pairs_in_another_order_give_the_logits_in_that_order():
     torch.testing.assert_close(mixed, logits[order][:, order], atol=1e-5, rtol=1e-5)
 
 
+def moved(net: CLIPNet) -> CLIPNet:
+    """As behind some training: no branch is zero."""
+    for parameter in net.text.blocks.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+    return net
+
+
+def test_the_text_encoder_begins_as_a_bag_of_words():
+    text = tiny().net.text.eval()
+    some, whole = torch.tensor([[3, 4, 5], [5, 3, 4], [3, 4, 6]]), torch.ones(3, 3, dtype=torch.bool)
+    first, mixed, other = text(some, whole)
+    torch.testing.assert_close(first, mixed)
+    assert (first - other).norm() > 1e-3
+
+
 def test_padding_does_not_matter_but_words_and_their_order_do():
-    text, batch = tiny().net.text.eval(), a_batch()
+    text, batch = moved(tiny().net).text.eval(), a_batch()
     ids, mask = batch.input_ids, batch.attention_mask
     with torch.no_grad():
         found = text(ids, mask)
@@ -153,7 +168,7 @@ def test_an_image_is_stem_stages_and_head_and_the_net_has_no_lightning_in_it():
 
 
 def test_every_parameter_gets_a_finite_gradient_that_is_not_all_zero():
-    net, batch = tiny().net, a_batch()
+    net, batch = moved(tiny().net), a_batch()
     contrastive_loss(net(*batch[:3])).backward()
     gradients = {name: p.grad for name, p in net.named_parameters()}
     assert [name for name, g in gradients.items() if g is None or not g.isfinite().all() or not g.any()] == []

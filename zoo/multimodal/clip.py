@@ -77,32 +77,37 @@ class ImageEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """A causal transformer, read at the last token of the sentence (section 2.4), which has seen all others.
+    """A transformer, and the mean of what it makes of each token.
 
-    Whatever stands behind it is never seen: padding needs no mask. Differs from the paper in rotary positions, which
-    set no limit to the length of a sentence.
+    Differs from the paper (section 2.4) in attention to both sides and in the mean, where the paper reads a causal
+    transformer at the last token; in branches whose last layer starts at zero (Zhang et al. 2019, "Fixup
+    Initialization", section 3), so that it begins as a bag of words and learns what order adds: both help to read
+    phrasings that it never saw. Also in rotary positions, which set no limit to the length of a sentence.
 
     Args:
         dim: D.
         vocab_size: number of tokens.
         width, depth, num_heads: of the transformer.
 
-    Shape: (B, T) int64 and mask (B, T), false at padding, which stands at the end -> (B, D).
+    Shape: (S, T) int64 and mask (S, T), false at padding -> (S, D).
     """
 
     def __init__(self, dim: int, vocab_size: int, width: int, depth: int, num_heads: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocab_size, width)
-        self.blocks = nn.ModuleList(Block(width, num_heads, causal=True, rotary=True) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, num_heads, rotary=True) for _ in range(depth))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim, bias=False))
-        nn.init.normal_(self.embed.weight, std=0.02)
+        for block in self.blocks:
+            for last in (block.attention.out, block.mlp[-1]):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         x = self.embed(input_ids)
         for block in self.blocks:
-            x = block(x)
-        last = attention_mask.sum(1) - 1
-        return self.head(x[torch.arange(len(x), device=x.device), last])
+            x = block(x, attention_mask)
+        share = attention_mask / attention_mask.sum(1, keepdim=True)
+        return self.head((share[..., None] * x).sum(1))
 
 
 class CLIPNet(nn.Module):
