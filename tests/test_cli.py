@@ -276,3 +276,16 @@ def test_scripts_that_train_classifiers_run(name, here, pictures, fake_data, mon
     source = script.read_text().replace("val_size=1000", "val_size=20").replace("max_epochs=20", "max_epochs=1")
     exec(compile(source.replace("batch_size=256", "batch_size=8"), script, "exec"), {"__name__": "__main__"})
     assert {path.stem for path in here.rglob("pictures/*.png")} >= {"curves", "misclassified_test", "gradcam_test"}
+
+
+def test_an_activation_of_ones_own_takes_its_dotted_path_and_nothing_else(here, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(here))])
+    monkeypatch.delitem(sys.modules, "my_file", raising=False)
+    Path("my_file.py").write_text("import torch\n\n\nclass Snake(torch.nn.Tanh):\n    pass\n")
+    recipe = recipes.read(recipes.find("fashion_mnist/kaiming"))
+    recipe["data"] = {"class_path": "datamodules.digits.Digits"}
+    recipe["model"]["init_args"]["act"] = {"class_path": "my_file.Snake"}
+    Path("mine.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["fit", "mine.yaml", *TINY]) == 0, capfd.readouterr().err
+    (folder,) = Path("runs/mine").iterdir()
+    assert "my_file.Snake" in (folder / "config.yaml").read_text()

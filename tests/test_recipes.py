@@ -2,11 +2,15 @@
 
 import importlib
 import inspect
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from experiments import recipes
+from zoo import grow
 from zoo.cli import main
 
 SMOKE = recipes.ROOT / "_smoke.yaml"
@@ -76,3 +80,19 @@ def test_recipe_trains_and_tests(name, fake_data, tmp_path, monkeypatch, capfd):
     pictures = {path.stem for path in tested.glob("pictures/*.png")}
     named = recipes.read(recipes.find(name))["trainer"].get("callbacks", [])
     assert len(pictures) >= sum("Gallery" in callback["class_path"] for callback in named)
+
+
+def test_a_trained_automaton_is_put_on_the_shelf(fake_data, tmp_path, monkeypatch, capfd):
+    name = "generation/texture-nca-168"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZOO_DATA", str(fake_data))
+    assert main(["fit", name, "--config", str(SMOKE), *options_for(name, fake_data)]) == 0, capfd.readouterr().err
+    (checkpoint,) = Path("runs").rglob("last.ckpt")
+    monkeypatch.setattr(grow, "SHELF", tmp_path / "shelf")
+    monkeypatch.setattr(sys, "argv", ["export_automaton.py", str(checkpoint), "mine", "a texture"])
+    runpy.run_path(str(recipes.ROOT / "scripts" / "export_automaton.py"), run_name="__main__")
+    net, card = grow.load(tmp_path / "shelf" / "mine.safetensors")
+    saved = torch.load(checkpoint, weights_only=True)
+    assert all(torch.equal(value, saved["state_dict"][f"net.{key}"]) for key, value in net.state_dict().items())
+    assert (card["texture"], card["recipe"], card["steps"]) == ("a texture", name, str(saved["global_step"]))
+    assert all(float(card[key]) > 0 for key in ("style_loss", "style_drop", "stability"))
