@@ -115,7 +115,8 @@ def _draw_metric(axes: Axes, metric: str, curves: dict[str, dict[int, float]], l
         ends.append((points[-1], f"{name} {form.format(factor * values[max(values)])}", colour))  # a nan is told too
         if split == "val" and len(points) > 1:
             best = best_of(points, key=lambda point: point[1])
-            _mark_best(axes, best, points[-1][0], form, below=best_of is max)
+            if best[0] < points[-1][0]:  # else the label at the end says it
+                _mark_best(axes, best, points[-1][0], form, below=best_of is max)
     axes.set_title(title, loc="left", weight="bold")
     axes.tick_params(labelsize=9)
     axes.set_xlabel("epoch")
