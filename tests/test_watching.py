@@ -14,6 +14,8 @@ from callbacks.batch_transform import BatchTransform
 from callbacks.gradients import GradientNoise, GradientNormalisation
 from callbacks.hooks import Hooks, chosen
 from callbacks.l1 import L1
+from callbacks.no_augmentation import NoAugmentation
+from datamodules.augment import Augmentation
 from zoo.classification.plain_conv import PlainConv
 from zoo.parts.schedules import Constant
 
@@ -251,3 +253,39 @@ def test_a_batch_transform_is_applied_where_it_should_be_and_gone_afterwards(tra
 def test_impossible_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# Augmentation
+
+
+class Counted(Augmentation):
+    """Changes nothing and counts how often."""
+
+    calls = 0
+
+    def image(self, image, generator):
+        self.calls += 1
+        return image
+
+
+def test_the_last_epochs_see_the_images_as_they_are_and_the_next_training_all_augmentation():
+    counted, callback = Counted(), NoAugmentation(2)
+    images = data(augment=[counted])
+    for _ in range(2):
+        counted.calls = 0
+        quiet_trainer(callbacks=[callback], max_epochs=5, num_sanity_val_steps=0).fit(model(), datamodule=images)
+        assert counted.calls == 3 * 4  # epochs, batches
+        assert images.augment == [counted]
+
+
+def test_augmentation_comes_back_when_training_breaks():
+    images = data(augment=[Counted()])
+    with pytest.raises(RuntimeError, match="as asked"):
+        quiet_trainer(callbacks=[NoAugmentation(1)], max_epochs=1).fit(Breaks(), datamodule=images)
+    assert len(images.augment) == 1
+
+
+@pytest.mark.parametrize("last_epochs", [0, 3])
+def test_more_epochs_without_augmentation_than_there_are_is_refused(last_epochs):
+    with pytest.raises(ValueError, match=f"last_epochs is {last_epochs}: expected 1 to max_epochs, which is 2"):
+        fit(model(), NoAugmentation(last_epochs), max_epochs=2)
