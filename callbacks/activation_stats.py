@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from callbacks.hooks import Hooks
@@ -115,7 +117,7 @@ class ActivationStats(Pictures):
         self.counts[at] = torch.bincount(places, minlength=BINS).float() / len(places)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and self.steps:
+        if trainer.is_global_zero and self.steps and self.names:
             for name, figure in self.figures().items():
                 self.publish(trainer, name, figure)
 
@@ -147,61 +149,72 @@ class ActivationStats(Pictures):
             "dead_activations": self._dead(dead),
         }
 
-    def _grid(self, title: str, subtitle: str, height: float = 1.5) -> tuple[Figure, list]:
-        """One axes for each layer, in rows of four."""
+    def _grid(self, title: str, subtitle: str, height: float = 1.5) -> tuple[Figure, list[Axes]]:
+        """One axes for each layer, in rows of four, all with the same scale: layers are to be compared."""
         columns = min(4, len(self.names))
-        rows = -(-len(self.names) // columns)
-        figure = Figure((max(6.0, 2.6 * columns + 0.6), 0.8 + (height + 0.65) * rows), facecolor="white")
+        rows, pitch = -(-len(self.names) // columns), max(2.5, 7.4 / columns)
+        figure = Figure((pitch * columns + 0.6, 0.8 + (height + 0.65) * rows), facecolor="white")
         width, tall = figure.get_size_inches()
         figure.text(0.1 / width, 1 - 0.1 / tall, title, size=13, weight="bold", va="top")
         figure.text(0.1 / width, 1 - 0.36 / tall, subtitle, size=9, color=GREY, va="top")
-        all_axes = []
+        grid: list[Axes] = []
         for i, name in enumerate(self.names):
             row, column = divmod(i, columns)
-            left, bottom = 0.55 + 2.6 * column, tall - 0.95 - (row + 1) * height - row * 0.65
-            axes = figure.add_axes((left / width, bottom / tall, 2.1 / width, height / tall))
-            axes.set_title(name, size=9, loc="left")
-            axes.tick_params(labelsize=8)
-            all_axes.append(axes)
-        return figure, all_axes
+            left, bottom = 0.55 + pitch * column, tall - 0.95 - (row + 1) * height - row * 0.65
+            box = (left / width, bottom / tall, (pitch - 0.25) / width, height / tall)
+            axes = figure.add_axes(box, **dict.fromkeys(("sharex", "sharey"), grid[0]) if grid else {})
+            axes.set_title(name if len(name) <= 24 else f"…{name[-23:]}", size=9, loc="left")
+            axes.tick_params(labelsize=8, labelleft=column == 0)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            if i + columns >= len(self.names):
+                axes.set_xlabel("batch", size=8, color=GREY)
+            grid.append(axes)
+        return figure, grid
 
     def _curves(self, mean: np.ndarray, std: np.ndarray) -> Figure:
-        text = "mean (dashed) and standard deviation (solid) of each layer's output, by batch"
-        figure, grid = self._grid("Activations", text)
+        text = "of each layer's output, by batch; at 0 and 1 (dotted) signals neither fade nor explode"
+        figure, grid = self._grid("Mean and spread of activations", text)
         for axes, means, stds in zip(grid, mean, std, strict=True):
-            axes.axhline(0, color="#CCCCCC", linewidth=0.8)
-            axes.plot(self.steps, means, color=VERMILION, linestyle="--", linewidth=1.3)
-            axes.plot(self.steps, stds, color=BLUE, linewidth=1.6)
+            for ideal in (0, 1):
+                axes.axhline(ideal, color="#999999", linestyle=":", linewidth=0.9, zorder=1)
+            (low,) = axes.plot(self.steps, means, color=VERMILION, linestyle="--", linewidth=1.3, label="mean")
+            (high,) = axes.plot(self.steps, stds, color=BLUE, linewidth=1.6, label="standard deviation")
             axes.spines[["top", "right"]].set_visible(False)
+            axes.margins(x=0)
+        figure.legend(handles=[high, low], loc="upper right", ncols=2, frameon=False, fontsize=9)
         return figure
 
     def _histograms(self, counts: np.ndarray) -> Figure:
-        text = f"colour: share of values (log scale) whose size is so large, 0 to {self.limit:g}, by batch"
-        figure, grid = self._grid("How large activations are", text)
-        shown = np.log10(np.maximum(counts, 1e-4))
-        for axes, layer in zip(grid, shown, strict=True):
-            extent = (self.steps[0], self.steps[-1] + self.spacing, 0, self.limit)
+        text = f"how large the outputs of each layer are, by batch; what is above {self.limit:g} counts in the top row"
+        figure, grid = self._grid("Sizes of activations", text)
+        extent = (self.steps[0], self.steps[-1] + self.spacing, 0, self.limit)
+        for axes, layer in zip(grid, np.log10(np.maximum(counts, 1e-4)), strict=True):
             axes.imshow(layer.T, origin="lower", aspect="auto", extent=extent, cmap="inferno", vmin=-4, vmax=0)
-        self._bar(figure, "share of values", ScalarMappable(Normalize(-4, 0), "inferno"))
+        for axes in grid[:: min(4, len(grid))]:
+            axes.set_ylabel("size", size=8, color=GREY)
+        self._bar(figure, "share of the values", ScalarMappable(Normalize(-4, 0), "inferno"))
         return figure
 
     def _bar(self, figure: Figure, label: str, colours: ScalarMappable) -> None:
         width, height = figure.get_size_inches()
-        bar = figure.add_axes(((width - 2.0) / width, 1 - 0.25 / height, 1.1 / width, 0.1 / height))
+        bar = figure.add_axes(((width - 1.75) / width, 1 - 0.38 / height, 1.4 / width, 0.1 / height))
         figure.colorbar(colours, cax=bar, orientation="horizontal", ticks=[-4, -2, 0])
-        bar.set_xticklabels(["≤ 0.01 %", "1 %", "100 %"], size=7)
-        bar.set_title(label, size=8, color=GREY, pad=2)
+        bar.set_xticklabels(["≤ 0.01 %", "1 %", "100 %"], size=8)
+        bar.set_title(label, size=9, color=GREY, pad=3)
 
     def _dead(self, dead: np.ndarray) -> Figure:
-        figure, grid = self._grid("Dead activations", f"share of values smaller than {self.dead_below:g}, by batch")
+        text = f"share of each layer's outputs nearer to 0 than {self.dead_below:g}, by batch; in bold: at the end"
+        figure, grid = self._grid("Dead activations", text)
         for axes, shares in zip(grid, dead, strict=True):
-            axes.fill_between(self.steps, 100 * shares, color=VERMILION, alpha=0.35, linewidth=0)
-            axes.plot(self.steps, 100 * shares, color=VERMILION, linewidth=1.2)
-            axes.set_ylim(0, 100)
-            axes.yaxis.set_major_formatter("{x:g} %")
+            axes.fill_between(self.steps, 100 * shares, color=VERMILION, alpha=0.3, linewidth=0)
+            axes.plot(self.steps, 100 * shares, color=VERMILION, linewidth=1.4, clip_on=False)
             axes.annotate(
-                f"{100 * shares[-1]:.0f} %", (1, 1), (-2, -2), xycoords="axes fraction", textcoords="offset points",
-                ha="right", va="top", size=9, color=VERMILION, weight="bold",
+                f"{100 * shares[-1]:.0f} %", (1, 1), (-2, 3), xycoords="axes fraction", textcoords="offset points",
+                ha="right", va="bottom", size=9, color=VERMILION, weight="bold",
             )  # fmt: skip
             axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+            axes.margins(x=0)
+        grid[0].set(ylim=(0, 100), yticks=(0, 50, 100))
+        grid[0].yaxis.set_major_formatter("{x:g} %")
         return figure

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 import warnings
 from typing import NoReturn
@@ -181,21 +182,37 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def complaint(error: Exception) -> str | None:
+    """What to tell of an error that the user can do something about; None for one that nobody foresaw."""
+    # Lightning says so of impossible Trainer options; its name is enough, importing it would take seconds.
+    if isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException":
+        return str(error)
+    if isinstance(error, (MemoryError, RuntimeError)):
+        from callbacks.out_of_memory import is_out_of_memory
+        from zoo.analysis.memory import free_memory
+
+        if is_out_of_memory(error):
+            free_memory(error)
+            return getattr(error, "__notes__", [f"out of memory: {error}"])[-1]
+    return None
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit status: 0, 1 (target missed), 2 (bad input, in a line), 130 (interrupted)."""
+    """Runs the command; returns its exit status: 0, 1 (target missed), 2 (bad input or too little memory, in a line),
+    130 (interrupted).
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # for classes of the user's own, named by dotted path; last, so that it hides nothing
     for known in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message=f".*{known}")
     try:
         return run([word for word in argv if word != "--debug"])
     except Exception as error:
-        # Lightning says so of impossible Trainer options; its name is enough, importing it would take seconds.
-        if debug or not (
-            isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException"
-        ):
+        if debug or (line := complaint(error)) is None:
             raise
-        print(f"zoo: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"zoo: {' '.join(line.split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

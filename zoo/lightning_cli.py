@@ -20,6 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from callbacks.interrupt import Interrupt
+from callbacks.out_of_memory import OutOfMemory
 from callbacks.progress import progress_callback
 from callbacks.work import TrainingWork
 from experiments import recipes
@@ -139,6 +140,7 @@ class ZooCLI(LightningCLI):
             ModelCheckpoint(self.folder / "checkpoints", filename="last", enable_version_counter=False),
             Interrupt(recipes.name_of(self.recipe)),
             TrainingWork(),
+            OutOfMemory(command=True),
             *([] if trainer.enable_progress_bar is False else [progress_callback()]),
         ]
         if trainer.enable_checkpointing is False or trainer.fast_dev_run:

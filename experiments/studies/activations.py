@@ -7,16 +7,15 @@ table: mean and standard deviation of the outputs of standard normal inputs, the
 0.01, and the gain by which weights make up for the activation (zoo.parts.initialisation.gain).
 """
 
-import csv
 import math
-import sys
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from callbacks.pictures import BLUE, DPI, GREY, ORANGE
+from callbacks.pictures import BLUE, GREY, ORANGE
+from experiments.studies import panels, publish, run
 from zoo.parts.activations import GeneralReLU, SReLU
 from zoo.parts.initialisation import gain
 
@@ -61,33 +60,23 @@ def row(name: str, act: nn.Module) -> dict[str, str | float]:
 
 
 def draw(rows: list[dict]) -> Figure:
-    figure = Figure((11, 8.6), facecolor="white", layout="constrained")
-    figure.suptitle("Activations (blue) and their derivatives (orange, dashed)", size=14, weight="bold")
+    figure, places = panels("Activations (blue) and their derivatives (orange, dashed)", 3, 4, (11, 8.6), ACTIVATIONS)
     x = torch.linspace(-4, 4, 801)
-    for axes, (name, act), line in zip(figure.subplots(3, 4).flat, ACTIVATIONS.items(), rows, strict=True):
+    for axes, act, line in zip(places, ACTIVATIONS.values(), rows, strict=True):
         axes.axhline(0, color="#cccccc", linewidth=0.8)
         axes.axvline(0, color="#cccccc", linewidth=0.8)
         axes.plot(x, act(x).detach(), color=BLUE, linewidth=2)
         axes.plot(x, derivative(act, x), color=ORANGE, linewidth=1.6, linestyle="--")
         axes.set(xlim=(-4, 4), ylim=(-1.75, 3))
-        axes.set_title(name, size=10)
         text = f"of N(0, 1): mean {line['mean']:.2f}, std {line['std']:.2f}\nflat: {100 * line['flat share']:.0f} %"
         axes.text(0.03, 0.97, text, transform=axes.transAxes, size=8, color=GREY, va="top")
-        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def main(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     rows = [row(name, act) for name, act in ACTIVATIONS.items()]
-    draw(rows).savefig(folder / "activations.png", dpi=DPI)
-    with open(folder / "activations.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    for line in rows:
-        print("  ".join(str(value).ljust(30 if key == "activation" else 8) for key, value in line.items()))
+    publish(folder, "activations", draw(rows), rows)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/studies"))
+    run(main, __doc__)

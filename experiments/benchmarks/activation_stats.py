@@ -1,0 +1,85 @@
+"""What watching the activations costs a training: python -m experiments.benchmarks.activation_stats
+
+One training, of which every second window of ten batches is watched by `ActivationStats(every_n_steps=10)`; in the
+others neither it nor its hooks are there. The figure is the median, over the neighbours, of the ratio of their seconds.
+Images are drawn by lot, in the size and number of Fashion-MNIST's.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+
+from callbacks.activation_stats import ActivationStats
+from datamodules.fashion_mnist import FashionMNIST
+from datamodules.loader import InMemory
+from zoo.lightning_cli import ZooCLI
+
+WINDOW = 10  # batches
+EPOCHS = {"fashion_mnist/flagship": 1, "fashion_mnist/general-relu": 8}
+
+
+class Noise(FashionMNIST):
+    """Images like Fashion-MNIST's, by lot."""
+
+    def prepare_data(self) -> None:
+        pass
+
+    def read(self, train: bool) -> InMemory:
+        draw, n = torch.Generator().manual_seed(0), 60_000 if train else 10_000
+        images = torch.randint(0, 256, (n, *self.image_shape), generator=draw, dtype=torch.uint8)
+        return InMemory(images, torch.randint(0, self.num_classes, (n,), generator=draw))
+
+
+class Alternating(ActivationStats):
+    """Watches every second window of batches.
+
+    Attributes:
+        pairs: seconds of neighbours, the first unwatched, the second watched.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(every_n_steps=WINDOW)
+        self.pairs: list[list[float]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        window, within = divmod(batch_idx, WINDOW)
+        if within == 0:
+            if window:
+                self.pair.append(time.process_time() - self.began)
+            if window % 2:
+                self._hooks.setup(trainer, module, "fit")
+            else:
+                self._hooks.remove()
+                self.pairs += [self.pair] if window else []
+                self.pair: list[float] = []
+            self.began = time.process_time()
+        if self._hooks.handles:
+            super().on_train_batch_start(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pass  # drawing is no part of it
+
+
+def main() -> None:
+    for recipe, epochs in EPOCHS.items():
+        options = ["--data", f"{Noise.__module__}.Noise", "--trainer.max_epochs", str(epochs)]
+        options += ["--trainer.callbacks", "null", "--trainer.limit_val_batches", "0"]
+        cli = ZooCLI(recipe, [*options, "--trainer.enable_progress_bar", "false"])
+        callback = Alternating()
+        cli.trainer.callbacks.append(callback)
+        cli.trainer.fit(cli.model, cli.datamodule)
+        pairs = callback.pairs[1:]  # the first warms up
+        plain = statistics.median(unwatched for unwatched, _ in pairs)
+        ratio = statistics.median(watched / unwatched for unwatched, watched in pairs)
+        print(f"{recipe:<28} {1e3 * plain / WINDOW:6.1f} ms a batch  ratio {ratio:.3f} (n={len(pairs)})")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:  # for what a run leaves behind
+        os.chdir(folder)
+        main()
