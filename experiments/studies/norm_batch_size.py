@@ -8,6 +8,8 @@ same samples in the same order, and with a learning rate in proportion to the ba
 Normalization", section 4.1, have it. The table: test errors, as mean and standard deviation over five seeds, and the
 difference of the two norms, seed by seed, with its standard error. On ImageNet group norm's error stays as it is at
 small batches, batch norm's rises (the paper's figure 1: by batches of 2, ten points above group norm's).
+Here the curves do not cross: batch norm is ahead at every size by 0.3 to 0.9 points, which is about what five seeds
+leave uncertain, and batches of 2 harm neither. What hurts deep nets is not to be seen in one of three layers.
 """
 
 import functools
@@ -27,7 +29,7 @@ from zoo.parts.norms import BatchNorm, GroupNorm, NormCallable
 from zoo.parts.optimisers import Momentum
 
 SIZES = (2, 4, 8, 16, 32, 64)
-RATE = 1 / 32  # learning rate for each sample of a batch
+RATE = 1 / 32  # learning rate for each sample of a batch; as torch's momentum at 0.1 for 32, the paper's
 NORMS: dict[str, tuple[NormCallable, str]] = {
     "batch norm": (BatchNorm, VERMILION),
     "group norm": (functools.partial(GroupNorm, groups=4), BLUE),
