@@ -444,8 +444,15 @@ def test_curves_keep_every_epoch(trainer, published):
     assert [name for name, _ in published] == ["curves"]
     said = [text.get_text() for text in texts_of(published[0][1])]
     assert f"validation {100 * curves.history['val/acc'][4]:.2f} %" in said
-    best = max(curves.history["val/acc"], key=curves.history["val/acc"].get)
-    assert any(text.startswith(f"best: epoch {best}, ") and text.endswith("%") for text in said)
+
+
+@pytest.mark.parametrize(
+    ("values", "best"), [((0.5, 0.75, 0.625), "best: epoch 2, 75.00 %"), ((0.5, 0.625, 0.75), None)]
+)
+def test_the_best_epoch_is_marked_unless_it_is_the_last(values, best):
+    said = [text.get_text() for text in texts_of(draw({"val/acc": dict(enumerate(values, 1))}))]
+    assert [text for text in said if text.startswith("best")] == ([best] if best else [])
+    assert f"validation {100 * values[-1]:.2f} %" in said
 
 
 def test_curves_go_on_after_a_resume(trainer, tmp_path):
