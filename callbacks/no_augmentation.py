@@ -10,26 +10,30 @@ class NoAugmentation(Callback):
     Augmentation Revisited: Rethinking the Distribution Gap between Clean and Augmented Data", section 4.
 
     Args:
-        last_epochs: how many.
+        last_epochs: how many; a shorter training has none with augmentation.
 
     Raises:
-        ValueError: if there are fewer epochs than that, or the datamodule has no `augment`.
+        ValueError: if that is less than 1, the datamodule has no `augment`, or the Trainer no `max_epochs`.
 
     >>> NoAugmentation(3).last_epochs
     3
     """
 
     def __init__(self, last_epochs: int = 3) -> None:
+        if last_epochs < 1:
+            raise ValueError(f"last_epochs is {last_epochs}: expected 1 or more; leave out NoAugmentation")
         self.last_epochs, self.kept = last_epochs, None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epochs = trainer.max_epochs or -1
-        if not 0 < self.last_epochs <= epochs:
-            raise ValueError(f"last_epochs is {self.last_epochs}: expected 1 to max_epochs, which is {epochs}")
         if not hasattr(trainer.datamodule, "augment"):
             raise ValueError(
                 f"{type(trainer.datamodule).__name__} has no `augment` to take away: expected a datamodule that "
                 "augments on the device; leave out NoAugmentation"
+            )
+
+        if (trainer.max_epochs or -1) < 0:
+            raise ValueError(
+                f"max_epochs is {trainer.max_epochs}: which epochs are the last? Give the Trainer max_epochs"
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

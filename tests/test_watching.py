@@ -285,7 +285,12 @@ def test_augmentation_comes_back_when_training_breaks():
     assert len(images.augment) == 1
 
 
-@pytest.mark.parametrize("last_epochs", [0, 3])
-def test_more_epochs_without_augmentation_than_there_are_is_refused(last_epochs):
-    with pytest.raises(ValueError, match=f"last_epochs is {last_epochs}: expected 1 to max_epochs, which is 2"):
-        fit(model(), NoAugmentation(last_epochs), max_epochs=2)
+def test_no_epochs_without_augmentation_or_no_augmentation_at_all_are_refused():
+    with pytest.raises(ValueError, match="last_epochs is 0: expected 1 or more"):
+        NoAugmentation(0)
+    bare = data()
+    del bare.augment
+    with pytest.raises(ValueError, match="Synthetic has no `augment` to take away"):
+        quiet_trainer(callbacks=[NoAugmentation(1)], max_epochs=1).fit(model(), datamodule=bare)
+    with pytest.raises(ValueError, match="max_epochs is -1: which epochs are the last"):
+        quiet_trainer(callbacks=[NoAugmentation(1)], max_epochs=-1, max_steps=4).fit(model(), datamodule=data())
