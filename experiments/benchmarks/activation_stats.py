@@ -1,8 +1,9 @@
 """What watching the activations costs a training: python -m experiments.benchmarks.activation_stats
 
-One training, of which every second window of ten batches is watched by `ActivationStats(every_n_steps=10)`; in the
-others neither it nor its hooks are there. The figure is the median, over the neighbours, of the ratio of their seconds.
-Images are drawn by lot, in the size and number of Fashion-MNIST's.
+One training, in which windows of ten batches are watched by `ActivationStats(every_n_steps=10)` or not, in turn; where
+not, neither it nor its hooks are there. The figure is the median, over pairs of neighbours, of the ratio of their CPU
+seconds on one thread, with which other work on the machine interferes least. Images are drawn by lot, in the size and
+number of Fashion-MNIST's.
 """
 
 import os
@@ -20,7 +21,7 @@ from datamodules.loader import InMemory
 from zoo.lightning_cli import ZooCLI
 
 WINDOW = 10  # batches
-EPOCHS = {"fashion_mnist/flagship": 1, "fashion_mnist/general-relu": 8}
+EPOCHS = {"fashion_mnist/flagship": 2, "fashion_mnist/general-relu": 12}
 
 
 class Noise(FashionMNIST):
@@ -36,10 +37,10 @@ class Noise(FashionMNIST):
 
 
 class Alternating(ActivationStats):
-    """Watches every second window of batches.
+    """Watches one window of each two, first the second, then the first: an order would favour one of them.
 
     Attributes:
-        pairs: seconds of neighbours, the first unwatched, the second watched.
+        pairs: CPU seconds of neighbours, the first unwatched, the second watched.
     """
 
     def __init__(self) -> None:
@@ -49,14 +50,12 @@ class Alternating(ActivationStats):
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         window, within = divmod(batch_idx, WINDOW)
         if within == 0:
-            if window:
-                self.pair.append(time.process_time() - self.began)
-            if window % 2:
+            self.seconds = [*self.seconds, time.process_time() - self.began] if window else []
+            if window and window % 2 == 0:
+                self.pairs.append(self.seconds[-2:] if window % 4 == 2 else self.seconds[:-3:-1])
+            self._hooks.remove()
+            if window % 4 in (1, 2):
                 self._hooks.setup(trainer, module, "fit")
-            else:
-                self._hooks.remove()
-                self.pairs += [self.pair] if window else []
-                self.pair: list[float] = []
             self.began = time.process_time()
         if self._hooks.handles:
             super().on_train_batch_start(trainer, module)
@@ -66,6 +65,7 @@ class Alternating(ActivationStats):
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     for recipe, epochs in EPOCHS.items():
         options = ["--data", f"{Noise.__module__}.Noise", "--trainer.max_epochs", str(epochs)]
         options += ["--trainer.callbacks", "null", "--trainer.limit_val_batches", "0"]
