@@ -25,7 +25,7 @@ RUNGS = {  # from the foot to the top: what is new on each
     "rmsprop": "RMSProp",
     "adam": "Adam",
     "towards-90": "batch 256, five epochs, two learning rates",
-    "one-cycle": "AdamW and one cycle, five epochs",
+    "one-cycle": "AdamW, one cycle, twice the channels",
     "resnet": "residual net, five epochs",
     "flagship": "small residual net, Muon, augmentation",
     "hundred-k": "the same a little wider and longer",

@@ -45,6 +45,16 @@ class System(LightningModule):
             when = {"interval": "epoch", "monitor": schedule.monitor}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, **when}}
 
+    def log_metric(self, name: str, prog_bar: bool = True) -> None:
+        """Logs `self.metrics[name]`, a torchmetrics metric, for the end of the epoch; to be called after each update.
+
+        Lightning keeps the metric itself and reads it when the epoch ends, so the first call of an epoch is enough;
+        each costs a millisecond.
+        """
+        if self.metrics[name].update_count == 1:
+            options = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False}
+            self.log(name, self.metrics[name], prog_bar=prog_bar, **options)
+
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Adds what is needed to use the checkpoint on other data: the class of this module, the datamodule's card."""
         # What Python code passed in as a class or function can't be read back safely; from a recipe it is plain data.

@@ -90,7 +90,7 @@ class Classifier(System):
         self.metrics[f"{stage}/loss"].update(loss.detach().expand(len(label)))  # one entry a sample: weighs batches
         self.metrics[f"{stage}/acc"].update(logits.detach(), label)
         for name in (f"{stage}/loss", f"{stage}/acc"):
-            self.log(name, self.metrics[name], on_step=False, on_epoch=True, prog_bar=True, add_dataloader_idx=False)
+            self.log_metric(name)
         return {"loss": loss, "logits": logits.detach()}
 
     def setup(self, stage: str) -> None:

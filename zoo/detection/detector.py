@@ -109,7 +109,7 @@ class Detector(System):
         detections = self._select(predictions, batch.image.shape[-2:], self.min_score)
         truth = [{"boxes": boxes, "labels": label} for boxes, label in zip(batch.boxes, batch.labels, strict=True)]
         self.metrics[name].update(detections, truth)
-        self.log(name, self.metrics[name], on_step=False, on_epoch=True, prog_bar=True, add_dataloader_idx=False)
+        self.log_metric(name)
         return {**losses, "detections": detections}
 
     def setup(self, stage: str) -> None:

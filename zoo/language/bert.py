@@ -191,6 +191,5 @@ class BERT(LanguageModel):
         said, right = outputs["logits"].argmax(-1), batch.labels[batch.labels != -100]
         for name, tokens in (("top_share", said), ("commonest", right)):
             self.metrics[f"{stage}/{name}"].update(tokens)
-            metric = self.metrics[f"{stage}/{name}"]
-            self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True, add_dataloader_idx=False)
+            self.log_metric(f"{stage}/{name}", prog_bar=False)
         return outputs

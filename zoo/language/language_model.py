@@ -82,14 +82,7 @@ class LanguageModel(System):
         right = logits.detach().argmax(-1) == labels
         for metric, values in ((name, losses.detach()), (self.asked[name], right.float())):
             self.metrics[f"{stage}/{metric}"].update(values[asked])  # one entry a token: exact over unequal batches
-            self.log(
-                f"{stage}/{metric}",
-                self.metrics[f"{stage}/{metric}"],
-                on_step=False,
-                on_epoch=True,
-                prog_bar=True,
-                add_dataloader_idx=False,
-            )
+            self.log_metric(f"{stage}/{metric}")
         return losses.sum() / asked.sum()
 
     def setup(self, stage: str) -> None:

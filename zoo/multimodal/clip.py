@@ -254,8 +254,7 @@ class CLIP(System):
 
     def _log(self, stage: str, *names: str) -> None:
         for name in (f"{stage}/{name}" for name in names):
-            bar = not name.endswith(("recall_5", "acc_new"))
-            self.log(name, self.metrics[name], on_step=False, on_epoch=True, prog_bar=bar, add_dataloader_idx=False)
+            self.log_metric(name, prog_bar=not name.endswith(("recall_5", "acc_new")))
 
     def optimizer_step(self, *args, **kwargs) -> None:
         super().optimizer_step(*args, **kwargs)
