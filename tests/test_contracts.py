@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from conftest import Synthetic, classifiers, quiet_trainer, usual_shape
+from lightning import Callback
 from torch import nn
 
 from zoo.classification.plain_conv import PlainConv
@@ -79,6 +80,41 @@ def test_in_evaluation_a_sample_ignores_the_others(system):
         torch.testing.assert_close(model(x)[0], model(other)[0], atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(model(x)[:1], model(x[:1]), atol=1e-4, rtol=1e-4)
         assert not torch.allclose(model(x)[1], model(other)[1])
+
+
+class EpochByEpoch(Callback):
+    """Per split and epoch, the mean over its samples of the loss in the steps' own outputs, and what was logged."""
+
+    def __init__(self) -> None:
+        self.found = {"train": [], "val": []}
+        self.logged = {"train": [], "val": []}
+        self.losses = {"train": [], "val": []}
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, *_) -> None:
+        self.losses["train"] += [outputs["loss"].item()] * len(batch.label)
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch, *_) -> None:
+        self.losses["val"] += [outputs["loss"].item()] * len(batch.label)
+
+    def close(self, trainer, split: str) -> None:
+        self.found[split].append(sum(self.losses[split]) / len(self.losses[split]))
+        self.logged[split].append(float(trainer.callback_metrics[f"{split}/loss"]))
+        self.losses[split] = []
+
+    def on_train_epoch_end(self, trainer, module) -> None:
+        self.close(trainer, "train")
+
+    def on_validation_end(self, trainer, module) -> None:
+        self.close(trainer, "val")
+
+
+def test_what_is_logged_is_of_its_own_epoch_and_exact_over_unequal_batches():
+    model, seen = PlainConv(optimizer=partial(torch.optim.SGD, lr=0.05)), EpochByEpoch()
+    trainer = quiet_trainer(max_epochs=3, callbacks=[seen])  # with Lightning's own sanity check in front
+    trainer.fit(model, datamodule=Synthetic(batch_size=16, image_shape=(1, 28, 28)))  # 40 are 16 + 16 + 8
+    for split, epochs in (("train", 3), ("val", 4)):
+        assert len(set(seen.found[split])) == epochs, "no two epochs are the same"
+        assert seen.logged[split] == pytest.approx(seen.found[split], rel=1e-5)
 
 
 @every_classifier
