@@ -60,8 +60,9 @@ def append(row: dict) -> None:
 
 
 def latest(recipe: str) -> list[dict[str, str]]:
-    """The newest row of each seed of a recipe, by seed."""
-    newest = {int(row["seed"]): row for row in rows() if row["recipe"] == recipe}
+    """The newest row of each seed of a recipe, by seed; rows of a net of another size are of an older recipe."""
+    own = [row for row in rows() if row["recipe"] == recipe]
+    newest = {int(row["seed"]): row for row in own if row["parameters"] == own[-1]["parameters"]}
     return [newest[seed] for seed in sorted(newest)]
 
 

@@ -139,6 +139,14 @@ def test_debug_shows_the_traceback():
         main(["fit", "absent", "--debug"])
 
 
+def test_seeds_of_a_net_of_another_size_are_not_averaged_in(monkeypatch, here):
+    monkeypatch.setattr(ledger, "LEDGER", here / "results.csv")
+    row = dict.fromkeys(ledger.COLUMNS, "1") | {"recipe": "digits/small"}
+    for seed, parameters, value in ((0, 7330, "0.1"), (2, 7330, "0.2"), (0, 7774, "0.3"), (1, 7774, "0.4")):
+        ledger.append(row | {"seed": str(seed), "parameters": str(parameters), "value": value})
+    assert [(r["seed"], r["value"]) for r in ledger.latest("digits/small")] == [("0", "0.3"), ("1", "0.4")]
+
+
 def test_a_ledger_write_that_fails_leaves_the_ledger_as_it_was(monkeypatch, here):
     monkeypatch.setattr(ledger, "LEDGER", here / "results.csv")
     row = dict.fromkeys(ledger.COLUMNS, "1")
