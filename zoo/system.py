@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
@@ -45,12 +46,12 @@ class System(LightningModule):
             when = {"interval": "epoch", "monitor": schedule.monitor}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, **when}}
 
-    def log_metric(self, name: str, prog_bar: bool = True) -> None:
-        """Logs `self.metrics[name]`, a torchmetrics metric, for the end of the epoch; to be called after each update.
+    def log_metric(self, name: str, *values: Any, prog_bar: bool = True) -> None:
+        """Updates `self.metrics[name]`, a torchmetrics metric, with `values`, and has it logged as the epoch ends.
 
-        Lightning keeps the metric itself and reads it when the epoch ends, so the first call of an epoch is enough;
-        each costs a millisecond.
+        Lightning keeps the metric itself and reads it then, so one `log` an epoch is enough; each costs a millisecond.
         """
+        self.metrics[name].update(*values)
         if self.metrics[name].update_count == 1:
             options = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False}
             self.log(name, self.metrics[name], prog_bar=prog_bar, **options)

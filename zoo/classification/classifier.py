@@ -87,10 +87,8 @@ class Classifier(System):
         image, label = batch
         logits = self(image).float()  # softmax and loss in float32 whatever the precision
         loss = F.cross_entropy(logits, label, label_smoothing=smoothing)
-        self.metrics[f"{stage}/loss"].update(loss.detach().expand(len(label)))  # one entry a sample: weighs batches
-        self.metrics[f"{stage}/acc"].update(logits.detach(), label)
-        for name in (f"{stage}/loss", f"{stage}/acc"):
-            self.log_metric(name)
+        self.log_metric(f"{stage}/loss", loss.detach().expand(len(label)))  # one entry a sample: weighs batches
+        self.log_metric(f"{stage}/acc", logits.detach(), label)
         return {"loss": loss, "logits": logits.detach()}
 
     def setup(self, stage: str) -> None:

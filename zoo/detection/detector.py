@@ -108,8 +108,7 @@ class Detector(System):
         losses = self._losses(predictions, batch, stage)
         detections = self._select(predictions, batch.image.shape[-2:], self.min_score)
         truth = [{"boxes": boxes, "labels": label} for boxes, label in zip(batch.boxes, batch.labels, strict=True)]
-        self.metrics[name].update(detections, truth)
-        self.log_metric(name)
+        self.log_metric(name, detections, truth)
         return {**losses, "detections": detections}
 
     def setup(self, stage: str) -> None:

@@ -190,6 +190,5 @@ class BERT(LanguageModel):
         outputs = super()._step(batch, stage)
         said, right = outputs["logits"].argmax(-1), batch.labels[batch.labels != -100]
         for name, tokens in (("top_share", said), ("commonest", right)):
-            self.metrics[f"{stage}/{name}"].update(tokens)
-            self.log_metric(f"{stage}/{name}", prog_bar=False)
+            self.log_metric(f"{stage}/{name}", tokens, prog_bar=False)
         return outputs

@@ -81,8 +81,7 @@ class LanguageModel(System):
         losses = F.cross_entropy(logits, labels, reduction="none")  # 0 where nothing is asked
         right = logits.detach().argmax(-1) == labels
         for metric, values in ((name, losses.detach()), (self.asked[name], right.float())):
-            self.metrics[f"{stage}/{metric}"].update(values[asked])  # one entry a token: exact over unequal batches
-            self.log_metric(f"{stage}/{metric}")
+            self.log_metric(f"{stage}/{metric}", values[asked])  # one entry a token: exact over unequal batches
         return losses.sum() / asked.sum()
 
     def setup(self, stage: str) -> None:

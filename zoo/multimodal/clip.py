@@ -243,18 +243,13 @@ class CLIP(System):
     def _loss(self, image: Tensor, text: Tensor, label: Tensor, stage: str) -> dict[str, Tensor]:
         logits = self.net.similarity(image, text)
         loss = contrastive_loss(logits, label if self.share_targets else None)
-        self.metrics[f"{stage}/loss"].update(loss.detach(), len(label))
-        self._log(stage, "loss")
+        self.log_metric(f"{stage}/loss", loss.detach(), len(label))
         return {
             "loss": loss,
             "logits": logits.detach(),
             "image_embedding": image.detach(),
             "text_embedding": text.detach(),
         }
-
-    def _log(self, stage: str, *names: str) -> None:
-        for name in (f"{stage}/{name}" for name in names):
-            self.log_metric(name, prog_bar=not name.endswith(("recall_5", "acc_new")))
 
     def optimizer_step(self, *args, **kwargs) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -279,8 +274,7 @@ class CLIP(System):
     def _evaluate(self, batch: Paired, stage: str) -> dict[str, Tensor]:
         image, text = self.net.encode_image(batch.image), self.net.encode_text(batch.input_ids, batch.attention_mask)
         for k in (1, 5):
-            self.metrics[f"{stage}/recall_{k}"].update(image, text, batch.label)
-        self._log(stage, "recall_1", "recall_5")
+            self.log_metric(f"{stage}/recall_{k}", image, text, batch.label, prog_bar=k == 1)
         if hasattr(self.trainer.datamodule, "prompts"):
             self._zero_shot(image, batch.label, stage)
         return self._loss(image, text, batch.label, stage)
@@ -294,11 +288,9 @@ class CLIP(System):
         text, shape = self._classes[stage]
         nearest = self.net.similarity(image, text).unflatten(1, shape).argmax(-1)
         right = (nearest == label[:, None]).float()
-        self.metrics[f"{stage}/acc"].update(right)
-        self._log(stage, "acc")
+        self.log_metric(f"{stage}/acc", right)
         if new := getattr(data, "new_classes", ()):
-            self.metrics[f"{stage}/acc_new"].update(right[torch.isin(label, label.new_tensor(new))])
-            self._log(stage, "acc_new")
+            self.log_metric(f"{stage}/acc_new", right[torch.isin(label, label.new_tensor(new))], prog_bar=False)
 
     def setup(self, stage: str) -> None:
         found = getattr(self.trainer.datamodule, "vocab_size", self.vocab_size)
