@@ -3,10 +3,11 @@
 import math
 from typing import Any
 
+import numpy as np
 from lightning import LightningModule, Trainer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 
 from callbacks.pictures import BLUE, GREY, VERMILION, Pictures
 
@@ -23,6 +24,7 @@ AXES = {  # by metric: what stands over the axes, the label, value -> text, fact
     "map_50": ("Mean average precision", "mAP at IoU 0.5 in %", "{:.1f} %", 100, max),
     "psnr": ("Likeness", "PSNR in dB", "{:.1f} dB", 1, max),
 }
+PERCENT = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99)  # ticks, about equally far apart
 GAP = 13  # points between the labels at the ends of lines
 
 
@@ -131,6 +133,11 @@ def _draw_metric(axes: Axes, metric: str, curves: dict[str, dict[int, float]], l
         label = f"{label}, log scale"
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    elif label == "accuracy in %" and 0 < 10 * (100 - high) < 100 - low:  # the same, of the errors
+        label = f"{label}, log scale of the errors"
+        axes.set_yscale("function", functions=(lambda y: -np.log10(100 - y), lambda y: 100 - 10.0**-y))
+        axes.yaxis.set_major_locator(FixedLocator(PERCENT))
+    if axes.get_yscale() != "linear":
         axes.yaxis.set_major_formatter("{x:g}")  # a scale brings its own
         axes.minorticks_off()
     axes.set_ylabel(label)

@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import math
 import random
 
 import numpy as np
@@ -503,6 +504,24 @@ def test_curves_are_legible(gap, epochs):
     only_loss = draw({"val/loss": course})
     assert len(only_loss.axes) == 1
     assert_legible(only_loss)
+
+
+@pytest.mark.parametrize(
+    ("course", "scale"),
+    [((0.1, 0.9, 0.99, 0.995), "function"), ((0.8, 0.9, 0.95, 0.94), "linear"), ((0.1, 0.9, 1.0, 1.0), "linear")],
+    ids=["poor first epochs", "steady", "no errors left"],
+)
+def test_poor_first_epochs_press_no_accuracy_flat(course, scale):
+    figure = draw({"val/acc": dict(enumerate(course, 1))})
+    (axes,) = figure.axes
+    assert axes.get_yscale() == scale
+    heights = [axes.transData.transform((1, 100 * value))[1] for value in course]
+    share = (heights[3] - heights[2]) / (heights[2] - heights[0])
+    if scale == "function":
+        assert share == pytest.approx(math.log(2) / math.log(90)), "halving the errors is the same step anywhere"
+    else:
+        assert share == pytest.approx((course[3] - course[2]) / (course[2] - course[0]))
+    assert_legible(figure)
 
 
 def test_a_loss_that_diverged_is_told():
