@@ -51,12 +51,16 @@ class Expect:
 
 
 def names() -> list[str]:
-    """All recipes, as `shelf/name`. Files that begin with an underscore are overlays."""
+    """All recipes, as `shelf/name`."""
     return sorted(
-        path.relative_to(ROOT).with_suffix("").as_posix()
-        for path in ROOT.glob("*/*.yaml")
-        if path.name[0] != "_" and "\nmodel:" in path.read_text()
+        path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.glob("*/*.yaml") if _is_recipe(path)
     )
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether it is a file `shelf/name.yaml` below this folder that has a model; overlays begin with an underscore."""
+    here = path.parent.parent == ROOT and path.name[0] != "_" and path.is_file()
+    return here and "\nmodel:" in path.read_text()
 
 
 def find(recipe: str) -> Path:
@@ -69,8 +73,9 @@ def find(recipe: str) -> Path:
         if Path(recipe).is_file():
             return Path(recipe).resolve()
         raise ValueError(f"recipe file {recipe} does not exist: expected a YAML file or a name; see `zoo list`")
-    if recipe in (known := names()):
-        return ROOT / f"{recipe}.yaml"
+    if _is_recipe(path := ROOT / f"{recipe}.yaml"):
+        return path
+    known = names()
     # People remember the last part, or write under_8k for under-8k.
     plain = {name.replace("_", "-"): name for name in known}
     wanted = recipe.replace("_", "-")
