@@ -1,10 +1,13 @@
 """Learning rates tried out before the training: the range test."""
 
 import math
+from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from matplotlib.figure import Figure
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from callbacks.pictures import BLUE, GREY, VERMILION, Pictures
 
@@ -16,8 +19,9 @@ class LRRangeTest(Pictures, LearningRateFinder):
 
     Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3. The test is Lightning's, which
     saves and restores net, optimiser, loops, data and random numbers: the training after it is the same as without it.
-    All parameter groups get the same rate. The loss drawn is an average over about the last fifty steps. Differs from
-    Lightning in what is suggested, which there is the steepest fall by the rate itself and so always a small rate.
+    The loss drawn is an average over about the last fifty steps. Differs from Lightning in what is suggested, which
+    there is the steepest fall by the rate itself and so always a small rate, and in that groups of parameters keep the
+    ratio of their rates: what is drawn and suggested is the first group's.
 
     Writes `pictures/lr_range_test.png`.
 
@@ -49,7 +53,12 @@ class LRRangeTest(Pictures, LearningRateFinder):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         initialised = getattr(pl_module, "initialised", None)
-        super().on_fit_start(trainer, pl_module)
+        hooks = [hook for optimizer in trainer.optimizers for hook in keep_ratios(optimizer)]
+        try:
+            super().on_fit_start(trainer, pl_module)
+        finally:
+            for hook in hooks:
+                hook.remove()
         if initialised is not None:  # what was put back was no foreign checkpoint
             pl_module.initialised = initialised
         if self.optimal_lr is None:  # in a `fast_dev_run` there is no test
@@ -61,6 +70,31 @@ class LRRangeTest(Pictures, LearningRateFinder):
         self.suggestion = steepest(rates, losses)
         if trainer.is_global_zero:
             self.publish(trainer, "lr_range_test", draw(rates, losses, self.suggestion))
+
+
+def keep_ratios(optimizer: Optimizer) -> tuple[RemovableHandle, RemovableHandle]:
+    """Has each parameter group step at the rate that it is given times the ratio of its rate now to the first group's.
+
+    Between steps the rates are as they are given. The ratio to a rate of 0 counts as 1.
+
+    Returns:
+        What to remove to end that.
+    """
+    groups = optimizer.param_groups
+    rates = [group.get("initial_lr", group["lr"]) for group in groups]
+    ratios = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
+    given: list[float] = []
+
+    def scale(*_: Any) -> None:
+        given[:] = (group["lr"] for group in groups)
+        for group, ratio in zip(groups, ratios, strict=True):
+            group["lr"] *= ratio
+
+    def restore(*_: Any) -> None:
+        for group, rate in zip(groups, given, strict=True):
+            group["lr"] = rate
+
+    return optimizer.register_step_pre_hook(scale), optimizer.register_step_post_hook(restore)
 
 
 def steepest(rates: list[float], losses: list[float]) -> float | None:

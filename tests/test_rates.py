@@ -21,7 +21,7 @@ from experiments import recipes
 from zoo import schedule
 from zoo.classification.plain_conv import PlainConv
 from zoo.cli import main
-from zoo.parts.schedules import OneCycle
+from zoo.parts.schedules import Constant, OneCycle
 
 LENGTH = 8  # steps an epoch of `data()`
 
@@ -141,6 +141,29 @@ def test_training_behind_a_range_test_is_as_without_it(tmp_path):
     (picture,) = tmp_path.glob("tested/**/lr_range_test.png")
     assert Image.open(picture).size[0] > 500
     assert not list(tmp_path.glob("**/.lr_find*"))
+
+
+def test_groups_keep_the_ratio_of_their_rates_in_a_range_test(tmp_path):
+    stepped = []
+
+    class Noted(torch.optim.SGD):
+        def step(self, closure=None):
+            stepped.append([group["lr"] for group in self.param_groups])
+            return super().step(closure)
+
+    def optimizer(params):
+        (_, first), *others = params
+        return Noted([{"params": [first], "lr": 0.02}, {"params": [p for _, p in others], "lr": 0.005}])
+
+    test = LRRangeTest(1e-4, 1e-2, 2.0)
+    quiet_trainer(callbacks=[test], max_epochs=1, default_root_dir=tmp_path, num_sanity_val_steps=0).fit(
+        model(optimizer=optimizer, schedule=Constant), datamodule=data()
+    )
+    tried, trained = stepped[:-LENGTH], stepped[-LENGTH:]
+    drawn = test.optimal_lr.results["lr"]
+    assert [first for first, _ in tried][: len(drawn)] == pytest.approx(drawn)
+    assert all(second == pytest.approx(first / 4) for first, second in tried)
+    assert trained == [[0.02, 0.005]] * LENGTH
 
 
 def test_the_loss_drawn_starts_at_the_first_loss(tmp_path, monkeypatch):

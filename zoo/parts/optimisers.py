@@ -373,9 +373,10 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _muon(self, p: Tensor, state: dict, group: dict) -> None:
-        average = state.setdefault("average", torch.zeros_like(p))
-        average.lerp_(p.grad, 1 - group["momentum"])
-        ahead = p.grad.lerp(average, group["momentum"]).flatten(1)
+        if not state:
+            state["average"] = torch.zeros_like(p)
+        state["average"].lerp_(p.grad, 1 - group["momentum"])
+        ahead = p.grad.lerp(state["average"], group["momentum"]).flatten(1)
         rate = group["lr"] * max(1, ahead.size(0) / ahead.size(1)) ** 0.5
         p.add_(orthogonalise(ahead).view_as(p), alpha=-rate)
 
