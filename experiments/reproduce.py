@@ -11,6 +11,7 @@ import lightning
 import torch
 import torchvision
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
 
 from callbacks.work import TrainingWork
 from experiments import ledger, recipes
@@ -79,6 +80,9 @@ def run(path: Path, expect: Expect, seed: int, options: list[str]) -> dict[str, 
     trainer.fit(cli.model, cli.datamodule)
     seconds = time.perf_counter() - began
     tested = trainer.test(cli.model, cli.datamodule, verbose=False)[0] if expect.metric.startswith("test/") else {}
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()  # or the next seed would be logged into the same run
     last = tested.get(expect.metric, watch.values[-1] if watch.values else None)
     if last is None:
         raise ValueError(f"{path.name} expects {expect.metric}, which was not logged: there is {sorted(tested)}")

@@ -43,6 +43,8 @@ class Wandb(WandbLogger):
         log_model: upload checkpoints too; online only.
     """
 
+    _data_dir: str | None = None  # of the last run in this process
+
     def __init__(
         self,
         project: str = "litzoo",
@@ -59,7 +61,8 @@ class Wandb(WandbLogger):
         folder = Path(save_dir).absolute()
         if reason:
             rank_zero_info(f"W&B logs offline, {reason}: {folder / 'wandb'}; upload later with `wandb sync`")
-        os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))
+        if os.environ.get("WANDB_DATA_DIR") in (None, Wandb._data_dir):  # else it is the user's own
+            os.environ["WANDB_DATA_DIR"] = Wandb._data_dir = str(folder / "wandb")
         job = os.environ.get("SLURM_JOB_ID")
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(

@@ -11,16 +11,22 @@ import pytest
 from experiments import recipes
 from zoo.cli import main
 
+LOGGER = str(recipes.ROOT / "loggers" / "wandb-offline.yaml")
 
-@pytest.fixture
-def offline_run(tmp_path, monkeypatch, caplog) -> tuple[Path, list[dict]]:
-    """The folder of an offline run of the digits with galleries, moved elsewhere, and its records."""
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_DATA_DIR", "WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def offline_run(here, caplog) -> tuple[Path, list[dict]]:
+    """The folder of an offline run of the digits with galleries, moved elsewhere, and its records."""
     caplog.set_level("INFO")
-    logger = recipes.ROOT / "loggers" / "wandb-offline.yaml"
-    assert main(["fit", "digits/small", "--trainer.max_epochs", "2", "--trainer.logger", str(logger)]) == 0
+    assert main(["fit", "digits/small", "--trainer.max_epochs", "2", "--trainer.logger", LOGGER]) == 0
     import wandb
 
     wandb.finish()
@@ -47,3 +53,15 @@ def test_offline_run_holds_curves_config_and_galleries(offline_run):
     assert tables, "the tables"
     assert any("truth" in table.read_text() for table in tables)
     assert list(folder.glob("wandb/artifacts/staging/*")), "the images inside tables moved with the run"
+
+
+def test_each_seed_is_a_run_of_its_own(here, capfd):
+    options = ["--trainer.max_epochs", "1", "--trainer.logger", LOGGER]
+    assert main(["reproduce", "digits/small", "--seeds", "3", "4", *options]) == 1, "missed, after one epoch"
+    folders = sorted(Path("runs/digits/small").iterdir())
+    assert len(folders) == 2
+    for folder in folders:
+        (run,) = folder.glob("wandb/offline-run-*")
+        tables = {path.name.split("_table")[0] for path in run.rglob("*.table.json")}
+        assert {"misclassified_test", "gradcam_test"} <= tables
+        assert list(folder.glob("wandb/artifacts/staging/*")), "the images inside its tables"
