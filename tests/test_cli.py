@@ -16,7 +16,7 @@ import yaml
 from conftest import draw_picture
 
 from experiments import ladder, ledger, recipes
-from zoo.cli import main
+from zoo.cli import KNOWN_REMARKS, main
 
 TINY = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1"]
 
@@ -77,6 +77,15 @@ def test_fit_fills_the_run_folder_and_options_override(here, capfd):
     assert "epoch 1/1" in capfd.readouterr().err
     with open(folder / "metrics.csv") as file:
         assert any(row.get("val/acc") for row in csv.DictReader(file))
+
+
+def test_what_lightning_says_in_every_run_is_left_out(here, caplog):
+    caplog.set_level("INFO")
+    assert main(["fit", "digits/small", *TINY]) == 0
+    said = caplog.text
+    assert "GPU available" in said
+    assert "`max_epochs=1` reached" in said
+    assert not [known for known in KNOWN_REMARKS if known in said]
 
 
 def test_one_validation_batch_is_one_batch_and_not_all(here, capfd):

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import logging
 import os
 import sys
 import warnings
@@ -19,8 +20,11 @@ KNOWN_WARNINGS = (
     "does not have many workers",
     "tensorboardX",
     "Total length of `dict`",
+    "The dirpath has changed",
     r"Found \d+ module\(s\) in eval mode",
 )
+# What it says in every run beside that: offers of other products, and its own steps.
+KNOWN_REMARKS = ("💡 Tip", "Loading `train_dataloader`", "TPU available")
 
 
 class Parser(argparse.ArgumentParser):
@@ -182,6 +186,10 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def _remarkable(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(KNOWN_REMARKS)
+
+
 def complaint(error: Exception) -> str | None:
     """What to tell of an error that the user can do something about; None for one that nobody foresaw."""
     # Lightning says so of impossible Trainer options; its name is enough, importing it would take seconds.
@@ -207,6 +215,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.path.append(here)  # for classes of the user's own, named by dotted path; last, so that it hides nothing
     for known in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message=f".*{known}")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_remarkable)
     try:
         return run([word for word in argv if word != "--debug"])
     except Exception as error:
