@@ -46,7 +46,32 @@ def complaint(capfd, *words: str) -> str:
         (["fit", "digits/small", "--model.label_smothing", "1"], ["label_smothing", "nearest: label_smoothing"]),
         (["fit", "digits/small", "--data.batchsize", "1"], ["Digits", "batchsize", "nearest: batch_size"]),
         (["fit", "digits/small", "--model.optimizer.lrr", "1"], ["Muon", "lrr", "nearest: lr"]),
-        (["fit", "digits/small", "--data.batch_size", "many"], ["batch_size", "many", "int"]),
+        (["fit", "digits/small", "--data.batch_size", "many"], ["--data.batch_size is many: expected int;"]),
+        (["fit", "digits/small", "--trainer.max_epochs", "few"], ["--trainer.max_epochs is few: expected int;"]),
+        (
+            ["fit", "digits/small", "--trainer.precision", "8"],
+            ["--trainer.precision is 8: expected 64,", "'bf16-mixed'"],
+        ),
+        (["fit", "digits/small", "--model.optimizer.lr", "x"], ["--model.optimizer.lr is x: expected float;"]),
+        (["fit", "digits/small", "--model.optimizer", "Foo"], ["--model.optimizer is Foo: expected the dotted path"]),
+        (
+            ["fit", "digits/small", "--model.schedule", "zoo.parts.schedules.Ab"],
+            ["--model.schedule is zoo.parts.schedules.Ab: module 'zoo.parts.schedules' has no attribute 'Ab'"],
+        ),
+        (
+            ["fit", "digits/small", "--trainer.logger", "TensorBoardLogger"],
+            ["TensorBoardLogger: ", "required: save_dir"],
+        ),
+        (
+            [
+                "fit",
+                "digits/small",
+                "--data.augment",
+                "[{class_path: datamodules.augment.Flip, init_args: {p: x}}]",
+            ],
+            ["--data.augment.p is x: expected float;"],
+        ),
+        (["fit", "digits/small", "--config", "absent.yaml"], ["--config: File does not exist", "absent.yaml"]),
         (["fit", "digits/small", "--data.batch_size", "0"], ["batch_size is 0", "1 or more"]),
         (["fit", "digits/small", "--data.val_size", "9999"], ["val_size is 9999", "1436"]),
         (["fit", "digits/small", "--model.num_classes", "7"], ["num_classes is 7", "10 classes", "leave it out"]),

@@ -31,6 +31,29 @@ from zoo.checkpoints import CheckpointFiles
 FROM_DATA = {"num_classes": "classes", "vocab_size": "tokens"}  # arguments that a model gets from its data: of what
 
 
+# Lines in errors of jsonargparse that say in other words what `explain` says, or nothing that helps.
+NOISE = (
+    "Parser key",
+    "Does not validate",
+    "Subtypes:",
+    "Errors:",
+    "Given value",
+    "Problem with given class_path",
+    "Expected a",
+    "Not a valid subclass",
+    "Subclass types expect",
+    "a class path (str)",
+    "a dict with",
+)
+# Where in them the value stands that was given.
+GIVEN = (
+    r"(?m)Got value: (.+?)(?:\. Got value|$)",
+    r"Given value: Namespace\(class_path='([\w.]+)'",
+    r"Given value: NestedArg\(key='[\w.]+', val='?(.*?)'?\)",
+    r"Given value: (.+)",
+)
+
+
 class SaveConfig(SaveConfigCallback):
     """The full resolved config goes to the run folder and to W&B."""
 
@@ -163,9 +186,21 @@ def explain(error: Exception, parser: LightningArgumentParser | None) -> str:
         word = found[1] or found[2]
         known = [action.dest for action in parser._actions] if parser else []
         return f"there is no option --{word}{_nearest(word, known)}"
-    lines = [line.strip(" -") for line in text.splitlines()]
-    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a <class 'NoneType'>")
-    return " ".join(line for line in lines if line and not line.startswith(noise))[:600]
+    # Of a callable's argument all is said in one line: a line for each part, as elsewhere.
+    text = re.sub(r"Type \S*Callable.* expects a function or a callable class: ", "", text)
+    text = re.sub(r'(Parser key "[\w.]+":) ', r"\1\n", text)
+    reasons = list(dict.fromkeys(line.strip(" -") for line in text.splitlines()))
+    reasons = [line.partition(". Got value")[0] for line in reasons if line and not line.startswith(NOISE)]
+    keys = dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', text))
+    given = next((found for form in GIVEN if (found := re.search(form, text))), None)
+    if "Expected a dot import path" in text:
+        reasons.append("expected the dotted path of a class")
+    if not reasons:
+        kinds = re.findall(r"Expected an? (?:<class '(?:[\w.]+\.)?(\w+)'>|[\w.]*Literal\[(.+)\])", text)
+        names = dict.fromkeys(kind or choices for kind, choices in kinds if kind != "NoneType")
+        reasons = [f"expected {' or '.join(names)}; see `zoo fit RECIPE --help`"]
+    start = f"--{'.'.join(keys)}{f' is {given[1]}' if given else ''}: " if keys else ""
+    return (start + "; ".join(reasons))[:600]
 
 
 def _arguments(dotted: str) -> list[str]:
