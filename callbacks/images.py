@@ -1,7 +1,6 @@
 """Images as files and figures. C channels, H height, W width. Imports no Lightning, so that commands can be quick."""
 
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+
+from datamodules.files import at_once
 
 GREY = "#595959"  # of what is said beside the point
 DPI = 150
@@ -27,10 +28,14 @@ def pixels(image: Tensor) -> np.ndarray:
 
 def save(image: np.ndarray, path: Path) -> None:
     """Writes (H, W, C) uint8 as a PNG, at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(part, format="png")
-    os.replace(part, path)
+    with at_once(path) as part:
+        Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(part, format="png")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as a PNG, at once."""
+    with at_once(path) as part:
+        figure.savefig(part, format="png", dpi=DPI)
 
 
 def grid(images: list[np.ndarray], names: list[str], title: str, subtitle: str, columns: int) -> Figure:
@@ -72,12 +77,10 @@ def write_gif(path: Path, images: Iterable[np.ndarray], fps: int = 20) -> None:
         )
         for frame in frames
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
     # Browsers take 20 ms at the least; the last frame stays, to show where it ends.
     durations = [max(20, round(1000 / fps))] * (len(frames) - 1) + [1500]
-    frames[0].save(part, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
-    os.replace(part, path)
+    with at_once(path) as part:
+        frames[0].save(part, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
 def strip(images: list[np.ndarray], every: int, title: str) -> Figure:

@@ -5,7 +5,6 @@ neither its global state nor its backend matters. Colours: Okabe and Ito 2008, "
 with any kind of colour vision tell apart.
 """
 
-import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from callbacks.images import DPI, GREY, to_uint8
+from callbacks.images import GREY, save_figure, to_uint8
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
@@ -39,10 +38,8 @@ class Pictures(Callback):
 
         W&B gets the picture as `<name>` and the table as `<name>_table`, TensorBoard the figure.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path, part = self.folder / f"{name}.png", self.folder / f".{name}.part"
-        figure.savefig(part, format="png", dpi=DPI)
-        os.replace(part, path)  # at once: nobody ever reads half a picture
+        path = self.folder / f"{name}.png"
+        save_figure(figure, path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(key=name, images=[str(path)])

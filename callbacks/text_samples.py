@@ -1,6 +1,5 @@
 """What a language model writes while it learns, for people to read."""
 
-import os
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 from callbacks.pictures import Pictures, untouched
+from datamodules.files import at_once
 
 
 class TextSamples(Pictures):
@@ -86,10 +86,8 @@ class TextSamples(Pictures):
             f"## Epoch {epoch}, step {step}, val/loss {loss:.3f}\n\n```text\n{text.strip(chr(10))}\n```\n"
             for epoch, step, loss, text in reversed(self.samples)
         ]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        beside = self.folder / ".samples.part"
-        beside.write_text("\n".join(["# Samples, the newest first\n", *parts]), encoding="utf-8")
-        os.replace(beside, self.folder / "samples.md")
+        with at_once(self.folder / "samples.md") as file:
+            file.write_text("\n".join(["# Samples, the newest first\n", *parts]), encoding="utf-8")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("samples", ["epoch", "step", "val/loss", "text"], [list(s) for s in self.samples])

@@ -1,7 +1,7 @@
-"""Finding the files of a data set: here already, in a system folder, by download, by Debian's package.
+"""Files: those of a data set found, here, in a system folder, by download or by Debian's package; new ones written.
 
-A file counts only if its md5 is right. New files are put together in a temporary folder and moved
-into place when they are whole, so an interrupted download leaves nothing behind.
+A file of a data set counts only if its md5 is right. New files, of any kind, are put together beside their place and
+moved there when they are whole, so that whatever is interrupted leaves nothing half done behind.
 """
 
 import gzip
@@ -11,7 +11,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SYSTEM = Path("/usr/share/datasets")  # where Debian's dataset-* packages put their files
@@ -21,6 +22,34 @@ DOWNLOAD_TIMEOUT = 20  # seconds without an answer
 def data_dir(given: str | os.PathLike | None = None) -> Path:
     """The folder of all data sets: the given one, else `$ZOO_DATA`, else `data`."""
     return Path(given or os.environ.get("ZOO_DATA") or "data")
+
+
+@contextmanager
+def at_once(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a path to write to, beside `path`; at the end that file takes its place. The folder is made.
+
+    Raises:
+        OSError: if it can't be written; what was there before is left as it was.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())  # or after a crash the new name might stand for an empty file
+        os.replace(beside, path)
+    except Exception as error:
+        # Libraries clean up behind an OSError, and what they say then may be of another kind.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(
+            f"{path} could not be written ({cause.strerror or cause}), and what was there before is left as it was: "
+            "expected a folder with room that may be written; make room, or choose another one"
+        ) from cause
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def missing(root: Path, files: dict[str, str]) -> list[str]:

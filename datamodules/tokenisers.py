@@ -10,6 +10,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
+from datamodules.files import at_once
+
 KINDS = ("characters", "bpe", "wordpiece", "words")
 UNKNOWN = "[UNK]"  # of word pieces and words; the other two lose nothing
 
@@ -68,11 +70,8 @@ def train_tokenizer(
             f"{'bytes' if kind == 'bpe' else 'characters'} and special tokens: expected more; raise it"
         )
     if file is not None:
-        with contextlib.suppress(OSError):  # a folder that can't be written costs time, no more
-            file.parent.mkdir(parents=True, exist_ok=True)
-            beside = file.with_name(f".{file.name}.{os.getpid()}")
+        with contextlib.suppress(OSError), at_once(file) as beside:  # if it can't be written, that costs time, no more
             tokenizer.save(str(beside))
-            os.replace(beside, file)
     return tokenizer
 
 

@@ -1,13 +1,12 @@
 """The ladder: how far each rung of Fashion-MNIST came, one picture drawn from the ledger."""
 
-import os
 import statistics
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from callbacks.images import DPI, GREY
+from callbacks.images import GREY, save_figure
 from callbacks.pictures import BLUE, ORANGE
 from experiments import ledger, recipes
 
@@ -73,8 +72,5 @@ def draw_rung(axes: Axes, height: int, recipe: str) -> None:
 def publish() -> Path:
     """Writes docs/ladder.png, at once."""
     path = recipes.ROOT.parent / "docs" / "ladder.png"
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    draw().savefig(part, format="png", dpi=DPI)
-    os.replace(part, path)
+    save_figure(draw(), path)
     return path

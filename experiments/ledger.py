@@ -6,11 +6,11 @@ Only `zoo reproduce` writes rows. Newer rows of the same recipe and seed superse
 import csv
 import fcntl
 import io
-import os
 import re
 import statistics
 from pathlib import Path
 
+from datamodules.files import at_once
 from experiments import recipes
 
 LEDGER = recipes.ROOT / "results.csv"
@@ -19,19 +19,6 @@ COLUMNS = (
     "device", "versions", "commit", "date",
 )  # fmt: skip
 BEGIN, END = "<!-- results: written by `zoo results` -->", "<!-- end of results -->"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that it is at no time half there: beside it first, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(beside, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def rows() -> list[dict[str, str]]:
@@ -56,7 +43,8 @@ def append(row: dict) -> None:
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows([*rows(), row])
-        write_whole(LEDGER, text.getvalue())
+        with at_once(LEDGER) as file:
+            file.write_text(text.getvalue())
 
 
 def latest(recipe: str) -> list[dict[str, str]]:
@@ -122,6 +110,11 @@ def publish() -> list[Path]:
     if BEGIN not in readme or END not in readme:
         raise ValueError(f"README.md lacks the marks {BEGIN!r} and {END!r}: the table goes between them; put them back")
     pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    write_whole(root / "RESULTS.md", results)
-    write_whole(root / "README.md", pattern.sub(lambda _: f"{BEGIN}\n{short}\n{END}", readme))
-    return [root / "RESULTS.md", root / "README.md"]
+    written = {
+        root / "RESULTS.md": results,
+        root / "README.md": pattern.sub(lambda _: f"{BEGIN}\n{short}\n{END}", readme),
+    }
+    for path, text in written.items():
+        with at_once(path) as file:
+            file.write_text(text)
+    return list(written)

@@ -181,14 +181,39 @@ def test_a_ledger_write_that_fails_leaves_the_ledger_as_it_was(monkeypatch, here
     def full_disk(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ledger.os, "fsync", full_disk)
+    monkeypatch.setattr(files.os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         ledger.append(row)
     assert ledger.LEDGER.read_bytes() == before
     assert {path.name for path in here.iterdir()} == {"results.csv", "results.lock"}
 
 
-def test_a_checkpoint_write_that_fails_leaves_the_old_one(monkeypatch, here):
+@pytest.mark.parametrize("cleans_up", [True, False])
+def test_a_file_written_at_once_is_whole_or_the_old_one(here, cleans_up):
+    path = here / "new" / "file"
+    with files.at_once(path) as part:
+        part.write_text("old")
+
+    def half(part):
+        part.write_text("half")
+        try:
+            raise OSError(28, "No space left on device")
+        finally:
+            if cleans_up:
+                raise RuntimeError("unexpected pos 17 vs 0")  # as torch says when it closes its archive
+
+    with (
+        pytest.raises(OSError, match=r"file could not be written \(No space left on device\).*make room"),
+        files.at_once(path) as part,
+    ):
+        half(part)
+    with pytest.raises(RuntimeError, match="another matter"), files.at_once(path):
+        raise RuntimeError("another matter")
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(monkeypatch, here):
     from zoo import checkpoints
 
     plugin, path = checkpoints.CheckpointFiles(), here / "last.ckpt"

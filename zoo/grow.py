@@ -4,13 +4,13 @@ Imports no Lightning, which would take longer than the work.
 """
 
 import difflib
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from callbacks.images import DPI, pixels, strip, write_gif
+from callbacks.images import pixels, save_figure, strip, write_gif
+from datamodules.files import at_once
 from zoo.parts.nca import NCA
 
 SHELF = Path(__file__).parent / "generation" / "automata"
@@ -20,12 +20,9 @@ LARGEST = 1024
 
 def save(net: NCA, path: str | Path, card: dict[str, str]) -> Path:
     """Writes an automaton and what is to be known of it (texture, recipe, steps, losses) as a safetensors file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    save_file({name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}, part, card)
-    os.replace(part, path)
-    return path
+    with at_once(path) as part:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}, part, card)
+    return Path(path)
 
 
 def load(path: str | Path) -> tuple[NCA, dict[str, str]]:
@@ -97,9 +94,7 @@ def grow(name: str | None, size: list[int], steps: int, seed: int, out: str) -> 
     write_gif(gif, images)
     parameters = sum(parameter.numel() for parameter in net.parameters())
     figure = strip(images, every, f"{card.get('texture', path.stem)}: {parameters} parameters")
-    part = png.with_name(f".{png.name}.part")
-    figure.savefig(part, format="png", dpi=DPI)
-    os.replace(part, png)
+    save_figure(figure, png)
     return [str(gif), str(png)]
 
 

@@ -20,8 +20,8 @@ from callbacks.interrupt import Interrupt
 from callbacks.out_of_memory import OutOfMemory
 from callbacks.progress import progress_callback
 from callbacks.work import TrainingWork
+from datamodules.files import at_once
 from experiments import recipes
-from experiments.ledger import write_whole
 from experiments.recipes import Expect
 from zoo.checkpoints import CheckpointFiles
 from zoo.explain import explain
@@ -37,10 +37,10 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         text = self.parser.dump(self.config, skip_none=False)
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        if stage == "fit" or not (folder / "config.yaml").exists():
-            write_whole(folder / "config.yaml", text)
+        config = Path(trainer.default_root_dir) / "config.yaml"
+        if stage == "fit" or not config.exists():
+            with at_once(config) as file:
+                file.write_text(text)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update(yaml.safe_load(text), allow_val_change=True)

@@ -1,7 +1,6 @@
 """`zoo predict`: a trained classifier or detector on image files."""
 
 import importlib
-import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -15,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.boxes import draw_boxes
-from callbacks.pictures import DPI, draw_image
+from callbacks.images import DPI, save_figure
+from callbacks.pictures import draw_image
 from datamodules.image_folder import read_image
 from zoo.checkpoints import CheckpointFiles, newest_checkpoint
 
@@ -114,10 +114,7 @@ def draw(image: Image.Image, found: dict[str, Tensor], classes: list[str], path:
     texts = [f"{classes[i]} {score:.2f}" for i, score in zip(found["labels"], found["scores"].tolist(), strict=True)]
     dashed = torch.zeros(len(texts), dtype=torch.bool)
     draw_boxes(axes, found["boxes"] * shrink, found["labels"], texts, dashed, width=max(1.2, max(width, height) / 500))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format="png", dpi=DPI)
-    os.replace(part, path)
+    save_figure(figure, path)
 
 
 def _names(folder: Path, stem: str) -> Iterator[Path]:

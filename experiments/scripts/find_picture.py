@@ -4,7 +4,6 @@ The checkpoint is one of a CLIP, such as `zoo fit multimodal/clip-shapes` leaves
 it looks among 200 scenes drawn anew. The best ten go into OUT (found.png), and their names and cosines to the screen.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torchvision.transforms.v2 import functional as image_ops
 
-from callbacks.pictures import DPI
+from callbacks.images import save_figure
 from callbacks.retrieval import contact_sheet
 from datamodules.captions import Captions, check_words, encode_sentences
 from datamodules.image_folder import SUFFIXES, read_image
@@ -60,9 +59,7 @@ def find(checkpoint: str, sentence: str, folder: str | None = None, out: str = "
     cells = [(images[i].permute(1, 2, 0).numpy(), value, None) for i, (_, value) in zip(order, found, strict=True)]
     subtitle = f"The best of {len(names)} pictures, with their cosines"
     figure = contact_sheet([(sentence, cells)], SHOWN, "Find the picture for this sentence", subtitle)
-    part = Path(out).with_name(f".{Path(out).name}.part")
-    figure.savefig(part, format="png", dpi=DPI)
-    os.replace(part, out)
+    save_figure(figure, Path(out))
     return found
 
 

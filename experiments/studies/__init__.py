@@ -8,15 +8,14 @@ writes NAME.png and NAME.csv into the folder (`runs/studies` unless given) and p
 import argparse
 import csv
 import io
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from callbacks.images import DPI
-from experiments.ledger import write_whole
+from callbacks.images import save_figure
+from datamodules.files import at_once
 
 
 def run(main: Callable[[Path], None], doc: str) -> None:
@@ -54,11 +53,9 @@ def publish(folder: Path, name: str, figure: Figure, rows: list[dict]) -> None:
     table = csv.DictWriter(text, rows[0], lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{name}.part"
-    figure.savefig(part, format="png", dpi=DPI)
-    os.replace(part, folder / f"{name}.png")
-    write_whole(folder / f"{name}.csv", text.getvalue())
+    save_figure(figure, folder / f"{name}.png")
+    with at_once(folder / f"{name}.csv") as file:
+        file.write_text(text.getvalue())
     print(aligned(rows))
 
 

@@ -6,7 +6,6 @@ N boxes, K anchors; sizes are (width, height) in fractions of the image.
 """
 
 import json
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -20,11 +19,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 from sklearn.cluster import KMeans
 
-from callbacks.pictures import BLACK, BLUE, DPI, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, YELLOW, shorten
+from callbacks.images import save_figure
+from callbacks.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, YELLOW, shorten
 from datamodules.annotations import Annotation, locate
 from datamodules.any_annotations import read_annotations
-from datamodules.files import data_dir
-from experiments.ledger import write_whole
+from datamodules.files import at_once, data_dir
 
 COLOURS = (ORANGE, SKY, GREEN, PURPLE, BLUE, VERMILION, YELLOW)  # of the commonest classes; the others are grey
 MOST_BOXES = 20_000  # that are clustered; of more, so many are drawn by lot
@@ -158,10 +157,7 @@ def report(source: str, ks: list[int], out: str) -> list[str]:
     notes = [note for note in notes if note.split != "test"] or notes
     found = cluster(notes, ks)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / ".anchors.part"
-    draw(found, path.name).savefig(part, format="png", dpi=DPI)
-    os.replace(part, folder / "anchors.png")
+    save_figure(draw(found, path.name), folder / "anchors.png")
     content = {
         "anchors": {str(k): anchors.round(4).tolist() for k, anchors in found.anchors.items()},
         "unit": "fraction of the image",
@@ -170,7 +166,8 @@ def report(source: str, ks: list[int], out: str) -> list[str]:
         "images": found.images,
     }
     pairs = re.sub(r"\[\s+([\d.]+),\s+([\d.]+)\s+\]", r"[\1, \2]", json.dumps(content, indent=1))  # each on one line
-    write_whole(folder / "anchors.json", pairs + "\n")
+    with at_once(folder / "anchors.json") as file:
+        file.write_text(pairs + "\n")
     lines = [f"{len(found.sizes)} boxes in {found.images} pictures; width x height in fractions of the picture"]
     for k, anchors in found.anchors.items():
         sizes = "  ".join(f"{w:.3f} x {h:.3f}" for w, h in anchors)
