@@ -112,7 +112,8 @@ def obtain(name: str, root: Path, files: dict[str, str], ways: dict[str, Callabl
 
 
 def _short(error: Exception) -> str:
-    detail = getattr(error, "stderr", None) or str(error)
+    said = getattr(error, "stderr", None)  # of a command, which may warn of other things before
+    detail = said.strip().splitlines()[-1] if said and said.strip() else str(error)
     return " ".join(detail.split())[:160] or type(error).__name__
 
 

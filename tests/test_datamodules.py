@@ -7,6 +7,7 @@ import shutil
 import urllib.error
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -437,19 +438,37 @@ def test_own_pictures_train_validate_and_test_without_a_warning_of_albumentation
     assert strange == []
 
 
-def test_debians_package_is_fetched_and_unpacked_into_a_relative_folder(tmp_path, monkeypatch):
-    """Stand-ins for apt-get and dpkg, which are as strict about their paths as the real ones."""
+@pytest.fixture
+def stand_ins(tmp_path, monkeypatch) -> Callable[[dict[str, str]], None]:
+    """Puts scripts in the place of commands: name -> script."""
+
+    def write(commands: dict[str, str]) -> None:
+        (tmp_path / "bin").mkdir()
+        for name, script in commands.items():
+            (tmp_path / "bin" / name).write_text(f"#!/bin/sh\nset -e\n{script}\n")
+            (tmp_path / "bin" / name).chmod(0o755)
+
     monkeypatch.chdir(tmp_path)
-    commands = {
-        "apt-get": '[ "$1 $2" = "download dataset-x" ] && echo packed > dataset-x_1_all.deb',
-        "dpkg": '[ "$1" = -x ] && [ -f "$2" ] && mkdir -p "$3/usr/share/datasets/x" && '
-        'printf abc | gzip > "$3/usr/share/datasets/x/file.gz"',
-    }
-    (tmp_path / "bin").mkdir()
-    for name, script in commands.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\nset -e\n{script}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return write
+
+
+def test_debians_package_is_fetched_and_unpacked_into_a_relative_folder(stand_ins):
+    """Stand-ins for apt-get and dpkg, which are as strict about their paths as the real ones."""
+    stand_ins(
+        {
+            "apt-get": '[ "$1 $2" = "download dataset-x" ] && echo packed > dataset-x_1_all.deb',
+            "dpkg": '[ "$1" = -x ] && [ -f "$2" ] && mkdir -p "$3/usr/share/datasets/x" && '
+            'printf abc | gzip > "$3/usr/share/datasets/x/file.gz"',
+        }
+    )
     Path("data").mkdir()
     files.debian_package("dataset-x", Path("/usr/share/datasets/x"), "X/raw")(Path("data"))
     assert Path("data/X/raw/file").read_text() == "abc"
+
+
+def test_of_a_command_that_fails_the_error_is_told_and_no_warning_before_it(stand_ins):
+    stand_ins({"apt-get": "echo 'W: not sandboxed' >&2; echo 'E: no network' >&2; exit 100", "dpkg": ""})
+    way = files.debian_package("dataset-x", Path("/usr/share/datasets/x"), "X/raw")
+    with pytest.raises(FileNotFoundError, match=r"nothing else worked: Debian's package \(E: no network\)\."):
+        files.obtain("X", Path("data"), {"X/raw/file": "0"}, {"Debian's package": way})

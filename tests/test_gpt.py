@@ -552,7 +552,7 @@ def test_texts_that_will_not_do_are_told_in_one_line(fake_data, tmp_path, monkey
         (["--data.file", "absent.txt"], "zoo: absent.txt is neither here nor under"),
         (["--data.file", "short.txt"], "zoo: short.txt has 2 tokens to train on and 1 for validation"),
         (["--data.file", "latin.txt"], "zoo: latin.txt is no UTF-8: byte 0xff at offset 6"),
-        (["--data.tokenizer", "letters"], "Expected a typing.Literal['characters', 'bpe']. Got value: letters"),
+        (["--data.tokenizer", "letters"], "zoo: --data.tokenizer is letters: expected 'characters' or 'bpe';"),
     ):
         capfd.readouterr()
         assert main(["fit", "language/gpt-char-cpu", "--data.data_dir", str(fake_data), *words]) == 2

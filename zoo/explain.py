@@ -57,7 +57,7 @@ def _wrong_value(text: str) -> str:
         reasons.append("expected the dotted path of a class")
     if not reasons:
         kinds = re.findall(r"Expected an? (?:<class '(?:[\w.]+\.)?(\w+)'>|[\w.]*Literal\[(.+)\])", text)
-        names = dict.fromkeys(kind or choices for kind, choices in kinds if kind != "NoneType")
+        names = dict.fromkeys(kind or choices.replace(", ", " or ") for kind, choices in kinds if kind != "NoneType")
         reasons = [f"expected {' or '.join(names)}; see `zoo fit RECIPE --help`" if names else " ".join(text.split())]
     keys = dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', text))
     given = next((found for form in GIVEN if (found := re.search(form, text))), None)
