@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SYSTEM = Path("/usr/share/datasets")  # where Debian's dataset-* packages put their files
@@ -49,7 +49,8 @@ def at_once(path: str | os.PathLike) -> Iterator[Path]:
             "expected a folder with room that may be written; make room, or choose another one"
         ) from cause
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # not there, as all went well, or nowhere to be
+            beside.unlink()
 
 
 def missing(root: Path, files: dict[str, str]) -> list[str]:

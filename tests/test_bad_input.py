@@ -209,6 +209,11 @@ def test_a_file_written_at_once_is_whole_or_the_old_one(here, cleans_up):
         half(part)
     with pytest.raises(RuntimeError, match="another matter"), files.at_once(path):
         raise RuntimeError("another matter")
+    with (
+        pytest.raises(OSError, match=r"below could not be written \(File exists\)"),
+        files.at_once(path / "below"),
+    ):
+        pass
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
 
