@@ -79,6 +79,24 @@ def test_fit_fills_the_run_folder_and_options_override(here, capfd):
         assert any(row.get("val/acc") for row in csv.DictReader(file))
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["--model.help"], "--model.label_smoothing"),
+        (["--data.help", "--trainer.max_epochs", "1"], "scikit-learn's digits"),
+        (["--data.help", "datamodules.mnist.MNIST"], "--data.data_dir"),
+        (["--help"], "--trainer.max_epochs"),
+    ],
+    ids=["model", "data", "another class", "all"],
+)
+def test_help_tells_the_options_of_the_recipes_own_classes(here, capfd, asked, told):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "digits/small", *asked])
+    assert stop.value.code == 0
+    assert told in capfd.readouterr().out
+    assert not Path("runs").exists()
+
+
 def test_what_lightning_says_in_every_run_is_left_out(here, caplog):
     caplog.set_level("INFO")
     assert main(["fit", "digits/small", *TINY]) == 0

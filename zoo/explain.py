@@ -58,11 +58,12 @@ def _wrong_value(text: str) -> str:
     if not reasons:
         kinds = re.findall(r"Expected an? (?:<class '(?:[\w.]+\.)?(\w+)'>|[\w.]*Literal\[(.+)\])", text)
         names = dict.fromkeys(kind or choices.replace(", ", " or ") for kind, choices in kinds if kind != "NoneType")
-        reasons = [f"expected {' or '.join(names)}; see `zoo fit RECIPE --help`" if names else " ".join(text.split())]
+        reasons = [f"expected {' or '.join(names)}" if names else " ".join(text.split())]
     keys = dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', text))
     given = next((found for form in GIVEN if (found := re.search(form, text))), None)
     start = f"--{'.'.join(keys)}{f' is {given[1]}' if given else ''}: " if keys else ""
-    return start + "; ".join(reasons)
+    part = next((f"{key}." for key in keys if key in ("model", "data")), "")
+    return f"{start}{'; '.join(reasons).rstrip('.')}; see `zoo fit RECIPE --{part}help`"
 
 
 def _arguments(dotted: str) -> list[str]:
@@ -73,4 +74,4 @@ def _arguments(dotted: str) -> list[str]:
 
 def _nearest(word: str, known: list[str]) -> str:
     near = difflib.get_close_matches(word, sorted(set(known)), 3, cutoff=0.6)
-    return f"; nearest: {', '.join(near)}" if near else "; see the signature or `zoo fit RECIPE --help`"
+    return f"; nearest: {', '.join(near)}" if near else "; see `zoo fit RECIPE --help`, --model.help or --data.help"

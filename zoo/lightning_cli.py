@@ -65,6 +65,15 @@ def run_folder(name: str) -> Path:
     return folder
 
 
+def or_help(options: list[str], recipe: dict[str, Any]) -> list[str]:
+    """The options; or, where `--model.help` or `--data.help` among them names no class, that about the recipe's."""
+    for word, after in itertools.zip_longest(options, options[1:], fillvalue="-"):
+        part = word[2:-5]
+        if word in ("--model.help", "--data.help") and after.startswith("-") and part in recipe:
+            return [f"{word}={recipe[part]['class_path']}"]
+    return options
+
+
 class ZooCLI(LightningCLI):
     """Builds `trainer`, `model` and `datamodule` from a recipe and options that override it; runs nothing.
 
@@ -77,7 +86,7 @@ class ZooCLI(LightningCLI):
 
     def __init__(self, recipe: str, options: list[str] | None = None) -> None:
         self.recipe = recipes.find(recipe)
-        recipes.read(self.recipe)
+        options = or_help(options or [], recipes.read(self.recipe))
         self.folder = None
         try:
             super().__init__(
@@ -85,7 +94,7 @@ class ZooCLI(LightningCLI):
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
-                args=["--config", str(self.recipe), *(options or [])],
+                args=["--config", str(self.recipe), *options],
                 run=False,
             )
         except (argparse.ArgumentError, TypeError, ValueError, OSError) as error:
