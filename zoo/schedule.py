@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from callbacks.images import DPI
+from callbacks.images import save_figure
 from callbacks.pictures import BLUE, GREEN, ORANGE, PURPLE
 from experiments import recipes
 from zoo.lightning_cli import ZooCLI
@@ -95,8 +95,7 @@ def schedule(recipe: str, options: list[str], out: str | Path = ".") -> Path:
     cli.trainer.fit(cli.model, cli.datamodule)
     name = recipes.name_of(cli.recipe)
     path = Path(out, f"{name.replace('/', '-')}-schedule.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw(rehearsal.rates, rehearsal.momenta, rehearsal.epochs, name).savefig(path, dpi=DPI)
+    save_figure(draw(rehearsal.rates, rehearsal.momenta, rehearsal.epochs, name), path)
     return path
 
 
