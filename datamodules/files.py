@@ -11,49 +11,14 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 SYSTEM = Path("/usr/share/datasets")  # where Debian's dataset-* packages put their files
 DOWNLOAD_TIMEOUT = 20  # seconds without an answer
 
 
-def data_dir(given: str | os.PathLike | None = None) -> Path:
-    """The folder of all data sets: the given one, else `$ZOO_DATA`, else `data`."""
-    return Path(given or os.environ.get("ZOO_DATA") or "data")
-
-
-@contextmanager
-def at_once(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a path to write to, beside `path`; at the end that file takes its place. The folder is made.
-
-    Raises:
-        OSError: if it can't be written; what was there before is left as it was.
-    """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())  # or after a crash the new name might stand for an empty file
-        os.replace(beside, path)
-    except Exception as error:
-        # Libraries clean up behind an OSError, and what they say then may be of another kind.
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
-            raise
-        raise OSError(
-            f"{path} could not be written ({cause.strerror or cause}), and what was there before is left as it was: "
-            "expected a folder with room that may be written; make room, or choose another one"
-        ) from cause
-    finally:
-        with suppress(OSError):  # not there, as all went well, or nowhere to be
-            beside.unlink()
-
-
-def missing(root: Path, files: dict[str, str]) -> list[str]:
+def missing_or_corrupt(root: Path, files: dict[str, str]) -> list[str]:
     """The files that are not under `root`.
 
     Args:
@@ -75,36 +40,36 @@ def missing(root: Path, files: dict[str, str]) -> list[str]:
     return absent
 
 
-def obtain(name: str, root: Path, files: dict[str, str], ways: dict[str, Callable[[Path], None]]) -> None:
-    """Sees to it that `files` stand under `root`, trying the `ways` in order.
+def ensure_files(name: str, root: Path, files: dict[str, str], sources: dict[str, Callable[[Path], None]]) -> None:
+    """Sees to it that `files` stand under `root`, trying the `sources` in order.
 
     Args:
         name: of the data set, for messages.
         root: folder of all data sets.
         files: path below `root` -> md5.
-        ways: what a way is called -> function that writes the files below the folder it is given.
+        sources: what a way is called -> function that writes the files below the folder it is given.
 
     Raises:
         ValueError: if a file is damaged.
         FileNotFoundError: if no way led there; says what was tried.
     """
-    absent = missing(root, files)
+    absent = missing_or_corrupt(root, files)
     if not absent:
         return
     failures = []
-    for way, fetch in ways.items():
+    for source, fetch in sources.items():
         try:
             root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=root, prefix=".fetch-") as folder:
                 fetch(Path(folder))
-                if left_out := missing(Path(folder), files):
+                if left_out := missing_or_corrupt(Path(folder), files):
                     raise FileNotFoundError(f"it has no {left_out[0]}")
                 for file in files:
                     (root / file).parent.mkdir(parents=True, exist_ok=True)
                     os.replace(Path(folder) / file, root / file)
             return
         except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
-            failures.append(f"{way} ({_short(error)})")
+            failures.append(f"{source} ({_short(error)})")
     raise FileNotFoundError(
         f"{name}: {absent[0]} is not under {root}, and nothing else worked: {'; '.join(failures)}. "
         "Remedies: point ZOO_DATA (or --data.data_dir) at a folder that holds it, connect to the network "
@@ -119,7 +84,7 @@ def _short(error: Exception) -> str:
 
 
 def torchvision_download(dataset: type) -> Callable[[Path], None]:
-    """A way for `obtain`: torchvision's own download of `dataset`."""
+    """A way for `ensure_files`: torchvision's own download of `dataset`."""
 
     def fetch(folder: Path) -> None:
         before = socket.getdefaulttimeout()
@@ -143,7 +108,7 @@ def unpack(source: Path, target: Path) -> None:
 
 
 def debian_package(package: str, inside: Path, target: str) -> Callable[[Path], None]:
-    """A way for `obtain`: fetch and unpack a Debian package, with no need of root.
+    """A way for `ensure_files`: fetch and unpack a Debian package, with no need of root.
 
     Args:
         package: its name.

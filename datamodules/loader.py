@@ -37,7 +37,7 @@ class InMemory(Dataset):
         return InMemory(self.images[indices], self.labels[indices])
 
 
-def whole(batch: Any) -> Any:
+def identity_collate(batch: Any) -> Any:
     """Collate for data sets whose `__getitems__` already returns a batch."""
     return batch
 
@@ -81,7 +81,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
-        collate: Callable = whole,
+        collate: Callable = identity_collate,
         pin_memory: bool = False,
     ) -> None:
         if len(dataset) < world_size:

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from datamodules.cifar10 import CIFAR10
-from datamodules.fashion_mnist import FashionMNIST
-from datamodules.mnist import MNIST
-from zoo.cli import main
-from zoo.predict import load
+from datamodules.images.cifar10 import CIFAR10
+from datamodules.images.fashion_mnist import FashionMNIST
+from datamodules.images.mnist import MNIST
+from zoo.command.checkpoints import load
+from zoo.command.main import main
 
 pytestmark = pytest.mark.data
 
@@ -17,7 +17,7 @@ def test_real_data_have_the_stated_checksums_and_statistics(dataset):
     data = dataset(val_size=0)
     data.prepare_data()
     data.setup("fit")
-    train, test = data.sets["train"], data.sets["test"]
+    train, test = data.datasets["train"], data.datasets["test"]
     assert (len(train), len(test)) == (50_000 if dataset is CIFAR10 else 60_000, 10_000)
     assert test.labels.bincount().tolist() == [1000] * 10 or dataset is MNIST
     assert tuple(train.images.shape[1:]) == data.image_shape
@@ -32,8 +32,8 @@ def test_a_short_training_on_fashion_mnist_learns(tmp_path, capfd):
     model, looks = load(tmp_path / "checkpoints" / "last.ckpt")
     data = FashionMNIST()
     data.setup("test")
-    images, labels = data.sets["test"].images[:2000], data.sets["test"].labels[:2000]
+    images, labels = data.datasets["test"].images[:2000], data.datasets["test"].labels[:2000]
     with torch.inference_mode():
-        accuracy = (model(data.normalise(images / 255)).argmax(1) == labels).float().mean()
+        accuracy = (model(data.normalize(images / 255)).argmax(1) == labels).float().mean()
     assert accuracy > 0.75
     assert looks["classes"][9] == "ankle boot"

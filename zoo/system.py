@@ -1,43 +1,88 @@
-"""What every system shares: its optimiser and schedule, and checkpoints that say what they hold."""
+"""The base of all systems: the steps, optimizer and schedule, metrics and their axes, and what a checkpoint records."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import MeanMetric, Metric
+
+from callbacks.figures.axis import Axis, loss_axis, percent_axis
 
 ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
+SPLITS = ("train", "val", "test")
 
 
-class System(LightningModule):
-    """Base of the systems of all shelves. A subclass sets `self.net`, which owns all layers, and defines the steps.
+class System(LightningModule, ABC):
+    """Base class of the systems on all shelves. A subclass sets `self.net`, which owns all layers, and defines `step`.
 
     Args:
         optimizer: called with the named parameters of the net that are trained.
-        schedule: called with (optimizer, number of optimiser steps in the whole training); stepped after each.
+        schedule: called with (optimizer, number of optimizer steps in the whole training); stepped after each.
+
+    Attributes:
+        metrics: "split/name" -> torchmetrics metric; see `add_metric` and `log_metric`.
 
     Raises:
-        ValueError: if the training has no end, or a checkpoint belongs to another class of module or a net of other
-            sizes.
+        ValueError: if the training has no end, the data have other sizes than the module, or a checkpoint belongs to
+            another class of module or a net of other sizes.
     """
 
-    cam_reshape = None  # tokens (B, T, D) -> maps (B, D, H, W), for systems that have tokens
-    loss_label = "loss"  # what stands at the axis of the loss curve, with its unit
-    initialised = False  # its weights come from a checkpoint, or a callback has initialised them: leave them alone
+    # Sizes that the command takes from the datamodule's attribute of the same name, where the module has such an
+    # argument; what they count, for messages. They are checked against the data before anything runs.
+    from_data: ClassVar[dict[str, str]] = {"num_classes": "classes", "in_channels": "channels", "vocab_size": "tokens"}
+    axes: ClassVar[dict[str, Axis]] = {"loss": loss_axis("loss"), "acc": percent_axis("Accuracy")}
+    is_initialized = False  # its weights come from a checkpoint or from a callback: others leave them alone
 
     def __init__(self, optimizer: OptimizerCallable, schedule: ScheduleCallable) -> None:
         super().__init__()
         self.optimizer, self.schedule = optimizer, schedule
+        self.metrics = nn.ModuleDict()
 
-    def configure_optimizers(self) -> dict:
+    @abstractmethod
+    def step(self, batch: Any, split: str) -> dict[str, Any]:
+        """What training, validation and test do with a batch.
+
+        Args:
+            batch: of the shelf's type.
+            split: "train", "val" or "test".
+
+        Returns:
+            "loss", a scalar, and what the callbacks of the shelf read, such as "logits".
+        """
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        return self.step(batch, "train")
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        loaders = self.trainer.val_dataloaders
+        return self.step(batch, list(loaders)[dataloader_idx] if isinstance(loaders, dict) else "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        return self.step(batch, "test")
+
+    @property
+    def cam_target(self) -> nn.Module | None:
+        """The module whose output a class activation map is computed from: the net's own, else its last stage."""
+        stages = getattr(self.net, "stages", None)
+        return getattr(self.net, "cam_target", stages[-1] if isinstance(stages, nn.Sequential) and stages else None)
+
+    @property
+    def cam_reshape(self) -> Callable[[Tensor], Tensor] | None:
+        """Turns that output into maps (B, D, H, W), where it has another shape, such as tokens."""
+        return getattr(self.net, "cam_reshape", None)
+
+    def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.optimizer([(name, p) for name, p in self.net.named_parameters() if p.requires_grad])
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise ValueError(
-                f"max_epochs is {self.trainer.max_epochs}, so the schedule can't know the length of the training: "
+                f"max_epochs is {self.trainer.max_epochs}, so the schedule cannot know the length of the training: "
                 "expected max_epochs or max_steps; give --trainer.max_epochs N"
             )
         schedule = self.schedule(optimizer, int(steps))
@@ -46,28 +91,50 @@ class System(LightningModule):
             when = {"interval": "epoch", "monitor": schedule.monitor}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, **when}}
 
-    def log_metric(self, name: str, *values: Any, prog_bar: bool = True) -> None:
-        """Updates `self.metrics[name]`, a torchmetrics metric, with `values`, and has it logged as the epoch ends.
+    def add_metric(self, name: str, make: Callable[[], Metric] | None = None, splits: tuple[str, ...] = SPLITS) -> None:
+        """Registers a metric for each of the splits; by default the mean of the values that it is given.
+
+        A metric object is exact over several processes and unequal batches, unlike a mean of means.
+        """
+        for split in splits:
+            self.metrics[f"{split}/{name}"] = make() if make else MeanMetric(nan_strategy="disable")
+
+    def log_metric(self, name: str, *values: Any, prog_bar: bool = True, batch_size: int | None = None) -> None:
+        """Updates `self.metrics[name]` with `values` and has Lightning log it at the end of the epoch.
 
         Lightning keeps the metric itself and reads it then, so one `log` an epoch is enough; each costs a millisecond.
+        A name without a metric is logged as the mean of its values over the epoch, weighted by `batch_size`.
         """
+        options = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False, "prog_bar": prog_bar}
+        if name not in self.metrics:
+            self.log(name, *values, sync_dist=True, batch_size=batch_size, **options)
+            return
         self.metrics[name].update(*values)
         if self.metrics[name].update_count == 1:
-            options = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False}
-            self.log(name, self.metrics[name], prog_bar=prog_bar, **options)
+            self.log(name, self.metrics[name], **options)
 
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Adds what is needed to use the checkpoint on other data: the class of this module, the datamodule's card."""
-        # What Python code passed in as a class or function can't be read back safely; from a recipe it is plain data.
+    def setup(self, stage: str) -> None:
+        """Compares the sizes of module and data (`from_data`)."""
+        for name, what in self.from_data.items():
+            own, found = getattr(self, name, self.hparams.get(name)), getattr(self.trainer.datamodule, name, None)
+            if None not in (own, found) and own != found:
+                raise ValueError(
+                    f"{name} is {own}, but the data have {found} {what}: "
+                    "expected the same number; leave it out of the recipe, and it is taken from the data"
+                )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Records what is needed to use the checkpoint elsewhere: the class of this module, the data's metadata."""
+        # What Python code passed in as a class or function cannot be read back safely; from a recipe it is plain data.
         plain = {name: value for name, value in checkpoint.get("hyper_parameters", {}).items() if not callable(value)}
         checkpoint["hyper_parameters"] = plain
-        checkpoint["module"] = _dotted(self)
+        checkpoint["module"] = _class_path(self)
         data = getattr(self.trainer, "datamodule", None)
-        checkpoint["data"] = data.card() if hasattr(data, "card") else {}
+        checkpoint["data"] = data.metadata() if hasattr(data, "metadata") else {}
 
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        self.initialised = True
-        here, there = _dotted(self), checkpoint.get("module", _dotted(self))
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.is_initialized = True
+        here, there = _class_path(self), checkpoint.get("module", _class_path(self))
         saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
         own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         if there != here or saved != own:
@@ -79,5 +146,5 @@ class System(LightningModule):
             )
 
 
-def _dotted(module: System) -> str:
+def _class_path(module: System) -> str:
     return f"{type(module).__module__}.{type(module).__qualname__}"

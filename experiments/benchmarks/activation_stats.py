@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 
-from callbacks.activation_stats import ActivationStats
-from datamodules.fashion_mnist import FashionMNIST
+from callbacks.monitors.activation_stats import ActivationStats
+from datamodules.images.fashion_mnist import FashionMNIST
 from datamodules.loader import InMemory
-from zoo.lightning_cli import ZooCLI
+from zoo.command.lightning_cli import ZooCLI
 
 WINDOW = 10  # batches
 EPOCHS = {"fashion_mnist/flagship": 2, "fashion_mnist/general-relu": 12}

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from lightning import Callback
 
-from zoo.lightning_cli import ZooCLI
+from zoo.command.lightning_cli import ZooCLI
 
 RECIPE, EPOCHS = "fashion_mnist/flagship", 5
 
@@ -44,7 +44,7 @@ def bare_epochs(model, data, epochs: int) -> list[float]:
             generator = loader.generator()
             for augmentation in data.augment:
                 batch = augmentation(batch, generator)
-            loss = F.cross_entropy(net(data.normalise(batch.image)), batch.label, label_smoothing=model.label_smoothing)
+            loss = F.cross_entropy(net(data.normalize(batch.image)), batch.label, label_smoothing=model.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

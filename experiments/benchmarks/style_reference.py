@@ -13,9 +13,9 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor
 
-from datamodules.files import data_dir
-from datamodules.single_image import ImagePair
-from experiments import recipes
+from datamodules.images.single_image import ImagePair
+from datamodules.io import data_dir
+from zoo.command import recipes
 
 RECIPE, STEPS, EVERY = "generation/style-transfer", 500, 50
 PLACES = {"relu1_1": 1, "relu2_1": 6, "relu3_1": 11, "relu4_1": 18}  # among vgg16().features

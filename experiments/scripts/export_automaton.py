@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from zoo.grow import SHELF, save
-from zoo.lightning_cli import ZooCLI
+from zoo.command.lightning_cli import ZooCLI
+from zoo.command.verbs.grow import SHELF, save
 
 if __name__ == "__main__":
     checkpoint, name, texture = sys.argv[1:]

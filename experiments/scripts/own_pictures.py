@@ -7,10 +7,10 @@ import sys
 
 from lightning import Trainer, seed_everything
 
-from callbacks.curves import Curves
-from callbacks.gradcam import GradCAMGallery
-from callbacks.misclassified import MisclassifiedGallery
-from datamodules.image_folder import ImageFolder
+from callbacks.galleries.gradcam import GradCAMGallery
+from callbacks.galleries.misclassified import MisclassifiedGallery
+from callbacks.monitors.curves import Curves
+from datamodules.images.image_folder import ImageFolder
 from zoo.classification.resnet import ResNet18
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ import sys
 import torch
 from lightning import Trainer, seed_everything
 
-from callbacks.curves import Curves
-from callbacks.gradcam import GradCAMGallery
-from callbacks.misclassified import MisclassifiedGallery
-from datamodules.augment import Crop, Cutout, Flip
-from datamodules.cifar10 import CIFAR10
+from callbacks.galleries.gradcam import GradCAMGallery
+from callbacks.galleries.misclassified import MisclassifiedGallery
+from callbacks.monitors.curves import Curves
+from datamodules.augment.images import Crop, Cutout, Flip
+from datamodules.images.cifar10 import CIFAR10
 from zoo.classification.resnet import ResNet18
 
 if __name__ == "__main__":

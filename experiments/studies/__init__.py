@@ -14,8 +14,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from callbacks.images import save_figure
-from datamodules.files import at_once
+from callbacks.figures.style import save_figure
+from datamodules.io import atomic_write
 
 
 def run(main: Callable[[Path], None], doc: str) -> None:
@@ -54,7 +54,7 @@ def publish(folder: Path, name: str, figure: Figure, rows: list[dict]) -> None:
     table.writeheader()
     table.writerows(rows)
     save_figure(figure, folder / f"{name}.png")
-    with at_once(folder / f"{name}.csv") as file:
+    with atomic_write(folder / f"{name}.csv") as file:
         file.write_text(text.getvalue())
     print(aligned(rows))
 

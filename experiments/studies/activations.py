@@ -4,7 +4,7 @@
 
 writes activations.png and activations.csv. In each panel: the function (blue) and its derivative (orange, dashed). The
 table: mean and standard deviation of the outputs of standard normal inputs, the share of them whose gradient is below
-0.01, and the gain by which weights make up for the activation (zoo.parts.initialisation.gain).
+0.01, and the gain by which weights make up for the activation (zoo.parts.initialization.gain).
 """
 
 import math
@@ -14,10 +14,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from callbacks.pictures import BLUE, GREY, ORANGE
+from callbacks.figures.style import BLUE, GREY, ORANGE
 from experiments.studies import panels, publish, run
 from zoo.parts.activations import GeneralReLU, SReLU
-from zoo.parts.initialisation import gain
+from zoo.parts.initialization import gain
 
 ACTIVATIONS = {
     "sigmoid": nn.Sigmoid(),

@@ -18,9 +18,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from callbacks.pictures import BLUE, GREEN, ORANGE, PURPLE, VERMILION
+from callbacks.figures.style import BLUE, GREEN, ORANGE, PURPLE, VERMILION
 from experiments.studies import panels, publish, run
-from zoo.parts.initialisation import kaiming_normal_, unchanged_, xavier_normal_
+from zoo.parts.initialization import kaiming_normal_, unchanged_, xavier_normal_
 
 LAYERS, WIDTH, VECTORS = 50, 100, 200
 Rule = Callable[[Tensor], object]

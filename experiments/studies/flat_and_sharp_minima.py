@@ -23,10 +23,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from callbacks.pictures import BLUE, GREEN, GREY, VERMILION
-from datamodules.digits import Digits
+from callbacks.figures.style import BLUE, GREEN, GREY, VERMILION
+from datamodules.images.digits import Digits
 from experiments.studies import panels, publish, run
-from zoo.parts.optimisers import SGD
+from zoo.parts.optim.classic import SGD
 
 ALL, TARGET = 1437, 0.01  # images in training; the loss at which it ends
 SETTINGS = {  # batch size, learning rate, colour
@@ -42,7 +42,7 @@ Weights = dict[str, Tensor]
 @functools.cache
 def digits(split: str) -> tuple[Tensor, Tensor]:
     """Images (N, 64), normalised, and labels (N,)."""
-    data = Digits(val_size=0).split()[split]
+    data = Digits(val_size=0).make_datasets()[split]
     return (data.images.flatten(1) / 255 - Digits.mean[0]) / Digits.std[0], data.labels
 
 

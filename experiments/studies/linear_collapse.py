@@ -19,10 +19,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from callbacks.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION
+from callbacks.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION
 from experiments.studies import panels, publish, run
-from zoo.parts.initialisation import initialise
-from zoo.parts.optimisers import Adam
+from zoo.parts.initialization import initialize
+from zoo.parts.optim.classic import Adam
 
 STEPS, WIDTH, DEPTH = 1500, 32, 4
 SIZES = (64, 48, 8, 48, 32, 64)  # of the stack on the left, input first
@@ -32,7 +32,7 @@ def stack(seed: int = 0) -> nn.Sequential:
     """Five linear layers, float64, with standard normal numbers in and about that size out."""
     torch.manual_seed(seed)
     layers = [nn.Linear(i, o, bias=False, dtype=torch.float64) for i, o in itertools.pairwise(SIZES)]
-    return initialise(nn.Sequential(*layers))
+    return initialize(nn.Sequential(*layers))
 
 
 @torch.no_grad()

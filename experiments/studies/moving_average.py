@@ -3,7 +3,7 @@
     python -m experiments.studies.moving_average [FOLDER]
 
 writes moving_average.png and moving_average.csv. Blue: m <- lerp(m, y, 1 - beta) from zero, as momentum does it
-(zoo.parts.optimisers.Momentum; fast.ai's lesson 17). Orange: the same divided by 1 - beta^t, as Adam does it (Kingma
+(zoo.parts.optim.classic.Momentum; fast.ai's lesson 17). Orange: the same divided by 1 - beta^t, as Adam does it (Kingma
 and Ba 2015, section 3), which takes away the pull of the zero at which it starts. The table: which share of the noise's
 standard deviation is left, measured and by the formula sqrt((1 - beta) / (1 + beta)); by how many steps the average
 lags behind a straight line; and the root mean square error over all draws of the noise, on the first 20 steps and on
@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from callbacks.pictures import BLACK, BLUE, GREY, ORANGE
+from callbacks.figures.style import BLACK, BLUE, GREY, ORANGE
 from experiments.studies import panels, publish, run
 
 BETAS, STEPS, FIRST, NOISE, DRAWS = (0.5, 0.7, 0.9, 0.99), 200, 20, 0.3, 2000

@@ -21,12 +21,12 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from callbacks.pictures import BLUE, VERMILION
-from datamodules.digits import Digits
+from callbacks.figures.style import BLUE, VERMILION
+from datamodules.images.digits import Digits
 from experiments.studies import panels, publish, run
 from zoo.classification.plain_conv import PlainConvNet
 from zoo.parts.norms import BatchNorm, GroupNorm, NormCallable
-from zoo.parts.optimisers import Momentum
+from zoo.parts.optim.classic import Momentum
 
 SIZES = (2, 4, 8, 16, 32, 64)
 RATE = 1 / 32  # learning rate for each sample of a batch; as torch's momentum at 0.1 for 32, the paper's
@@ -39,7 +39,7 @@ NORMS: dict[str, tuple[NormCallable, str]] = {
 @functools.cache
 def digits(split: str) -> tuple[Tensor, Tensor]:
     """Images (N, 1, 8, 8), normalised, and labels (N,)."""
-    data = Digits(val_size=0).split()[split]
+    data = Digits(val_size=0).make_datasets()[split]
     return (data.images / 255 - Digits.mean[0]) / Digits.std[0], data.labels
 
 

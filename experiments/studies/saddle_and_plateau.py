@@ -20,9 +20,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from callbacks.pictures import GREY
+from callbacks.figures.style import GREY
 from experiments.studies import panels, publish, run
-from experiments.studies.optimiser_steps import OPTIMISERS, descend
+from experiments.studies.optimizer_steps import OPTIMIZERS, descend
 
 STEPS, SHOWN = 2000, 1  # the start whose path is drawn
 BESIDE, DISTANCES = (1e-2, 1e-4, 1e-6), (3.0, 4.0, 5.0)
@@ -70,7 +70,7 @@ def draw(paths: dict[str, tuple[Tensor, Tensor]]) -> Figure:
     ground(b, plateau, torch.linspace(0, 1, 16), (-3.6, 2), (-1.5, 2.7))
     for name, both in paths.items():
         on_saddle, on_plateau = (path[:, SHOWN] for path in both)
-        colour, steps = OPTIMISERS[name][1], range(1, len(on_saddle))
+        colour, steps = OPTIMIZERS[name][1], range(1, len(on_saddle))
         a.plot(*on_saddle.T, color=colour, linewidth=1.2, marker="o", markersize=2.4)
         b.plot(*on_plateau.T, color=colour, linewidth=1.2, marker="o", markersize=2.4)
         c.plot(steps, on_saddle[1:, 1].abs(), color=colour, label=name, linewidth=1.6)
@@ -86,7 +86,7 @@ def draw(paths: dict[str, tuple[Tensor, Tensor]]) -> Figure:
 def main(folder: Path, steps: int = STEPS) -> None:
     paths = {
         name: (descend(make, saddle, SADDLE, steps)[0], descend(make, plateau, PLATEAU, steps)[0])
-        for name, (make, _) in OPTIMISERS.items()
+        for name, (make, _) in OPTIMIZERS.items()
     }
     publish(folder, "saddle_and_plateau", draw(paths), [row(name, *both) for name, both in paths.items()])
 

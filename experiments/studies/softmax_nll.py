@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from callbacks.pictures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+from callbacks.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 from experiments.studies import panels, publish, run
 
 CLASSES, TEMPERATURES = 10, (0.5, 1.0, 2.0, 5.0)

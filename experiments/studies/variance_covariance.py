@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from callbacks.pictures import BLUE, GREEN, GREY, ORANGE, VERMILION
+from callbacks.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILION
 from experiments.studies import panels, publish, run
 
 COUNT, CORRELATION = 10_000, 0.8

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from zoo.classification.classifier import Classifier
-from zoo.parts.initialisation import InitCallable, initialise, kaiming_normal_
+from zoo.classification.base import Classifier
+from zoo.parts.initialization import InitCallable, initialize, kaiming_normal_
 from zoo.parts.norms import NormCallable, needs_bias
 
 
@@ -17,8 +17,8 @@ class PlainConvNet(nn.Module):
     """3x3 convolutions of stride 2 down to one pixel, whose channels are the logits; no pooling, no linear layer.
 
     Args:
-        in_channels: C.
         num_classes: K.
+        in_channels: C.
         widths: channels after each convolution but the last.
         act: makes the activation that follows each of them.
         norm: makes the norm between convolution and activation from its channels; None for none.
@@ -29,8 +29,8 @@ class PlainConvNet(nn.Module):
 
     def __init__(
         self,
-        in_channels: int = 1,
         num_classes: int = 10,
+        in_channels: int = 1,
         widths: tuple[int, ...] = (8, 16, 32, 64),
         act: Callable[[], nn.Module] = nn.ReLU,
         norm: NormCallable | None = None,
@@ -48,7 +48,11 @@ class PlainConvNet(nn.Module):
         self.head = nn.Sequential(
             nn.Conv2d(widths[-1], num_classes, 3, stride=2, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
         )
-        initialise(self, init, act())
+        initialize(self, init, act())
+
+    @property
+    def cam_target(self) -> nn.Module:
+        return self.stages[0]  # 7x7 of 28 px: the maps after it are too coarse to look at
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.stages(self.stem(x)))
@@ -70,10 +74,7 @@ class PlainConv(Classifier):
         act: Callable[[], nn.Module] = nn.ReLU,
         norm: NormCallable | None = None,
         init: InitCallable = kaiming_normal_,
-        **recipe,
+        **task_options,
     ) -> None:
-        super().__init__(PlainConvNet(in_channels, num_classes, widths, act, norm, init), num_classes, **recipe)
-
-    @property
-    def cam_target(self) -> nn.Module:
-        return self.net.stages[0]  # 7x7; the maps behind it are too coarse to look at
+        net = PlainConvNet(num_classes, in_channels, widths=widths, act=act, norm=norm, init=init)
+        super().__init__(net, num_classes, **task_options)

@@ -6,7 +6,7 @@ He, Zhang, Ren and Sun 2015, "Deep Residual Learning for Image Recognition".
 import torch
 from torch import Tensor, nn
 
-from zoo.classification.classifier import Classifier
+from zoo.classification.base import Classifier
 from zoo.parts.convs import conv_norm_act
 
 
@@ -47,6 +47,7 @@ class ResNet(nn.Module):
         small_images: bool = True,
     ) -> None:
         super().__init__()
+        self.small_images = small_images
         if small_images:
             self.stem = conv_norm_act(in_channels, width)
         else:
@@ -66,6 +67,10 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    @property
+    def cam_target(self) -> nn.Module:
+        return self.stages[-2 if self.small_images else -1]  # 8x8 of 32 px: the last stage has only 4x4
+
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.stages(self.stem(x)))
 
@@ -77,10 +82,6 @@ class ResNet18(Classifier):
     11173962
     """
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3, small_images: bool = True, **recipe) -> None:
-        net = ResNet((2, 2, 2, 2), 64, num_classes, in_channels, small_images)
-        super().__init__(net, num_classes, **recipe)
-
-    @property
-    def cam_target(self) -> nn.Module:
-        return self.net.stages[-2 if self.hparams.small_images else -1]  # 8x8 of 32 px: the last stage has only 4x4
+    def __init__(self, num_classes: int = 10, in_channels: int = 3, small_images: bool = True, **task_options) -> None:
+        net = ResNet((2, 2, 2, 2), 64, num_classes=num_classes, in_channels=in_channels, small_images=small_images)
+        super().__init__(net, num_classes, **task_options)

@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_area, box_iou, complete_box_iou_loss
 
+from callbacks.figures.axis import loss_axis
 from datamodules.batches import Boxed
-from zoo.detection.detector import Detector
+from zoo.detection.base import Detector
 from zoo.parts.convs import conv_norm_act
 
-RARE = -4.0  # objectness at the start, a logit: almost all predictors see no object
+FIRST_OBJECTNESS_LOGIT = -4.0  # objectness at the start, a logit: almost all predictors see no object
 ANCHORS = [[0.10, 0.13], [0.25, 0.31], [0.39, 0.62], [0.73, 0.37], [0.86, 0.77]]  # those of Darknet's YOLOv2 on VOC
-LARGEST = 4.0  # log of how many times its anchor a box may measure; exp() of more might overflow
+MAX_LOG_SCALE = 4.0  # log of how many times its anchor a box may measure; exp() of more might overflow
 
 
 class Predictions(NamedTuple):
@@ -66,7 +67,7 @@ def decode(raw: Tensor, anchors: Tensor, size: tuple[int, int]) -> Predictions:
     raw = raw.float().unflatten(1, (len(anchors), -1)).permute(0, 1, 3, 4, 2)  # (B, A, R, S, 5 + K)
     y, x = torch.meshgrid(*(torch.arange(n, device=raw.device) for n in (rows, columns)), indexing="ij")
     xy = raw[..., :2].sigmoid()
-    wh = anchors[:, None, None] * raw[..., 2:4].clamp(max=LARGEST).exp()
+    wh = anchors[:, None, None] * raw[..., 2:4].clamp(max=MAX_LOG_SCALE).exp()
     centre = (torch.stack([x, y], -1) + xy) / raw.new_tensor([columns, rows])
     boxes = torch.cat([centre - wh / 2, centre + wh / 2], -1) * raw.new_tensor([*size[::-1]] * 2)
     parts = xy, wh, boxes, raw[..., 4].sigmoid(), raw[..., 5:]
@@ -274,8 +275,6 @@ class YOLO(Detector):
     torch.Size([1, 16, 15, 20])
     """
 
-    loss_label = "squared errors and cross-entropy"
-
     def __init__(
         self,
         num_classes: int = 20,
@@ -289,16 +288,18 @@ class YOLO(Detector):
         coord: float = 5.0,
         no_object: float = 0.5,
         ignore: float = 0.6,
-        **recipe,
+        **task_options,
     ) -> None:
         pairs = read_anchors(anchors, num_anchors)
-        net = YOLONet(len(pairs) * (5 + num_classes), in_channels, widths, depth, passed)
+        net = YOLONet(len(pairs) * (5 + num_classes), in_channels, widths=widths, depth=depth, passed=passed)
         with torch.no_grad():
-            net.head.predict.bias.view(len(pairs), -1)[:, 4] = RARE
-        super().__init__(net, num_classes, **recipe)
+            net.head.predict.bias.view(len(pairs), -1)[:, 4] = FIRST_OBJECTNESS_LOGIT
+        super().__init__(net, num_classes, **task_options)
         self.hparams.update(anchors=pairs, num_anchors=None)  # a checkpoint needs no other file
         self.register_buffer("anchors", torch.tensor(pairs))
-        self.loss = YOLOLoss(box_loss, coord, no_object, ignore)
+        self.loss = YOLOLoss(box_loss, coord=coord, no_object=no_object, ignore=ignore)
+        boxes = {"squared": "squared errors", "ciou": "1 - complete IoU"}[box_loss]
+        self.axes = self.axes | {"loss": loss_axis(f"{boxes} and cross-entropy")}
 
     def forward(self, image: Tensor) -> Predictions:
         """(B, C, H, W) -> P boxes for each image."""
@@ -310,5 +311,5 @@ class YOLO(Detector):
         targets = assign(batch.boxes, batch.labels, self.anchors, grid, (H, W))
         return self.loss(predictions, targets, batch.boxes)
 
-    def scored(self, predictions: Predictions) -> tuple[Tensor, Tensor]:
+    def scored_boxes(self, predictions: Predictions) -> tuple[Tensor, Tensor]:
         return predictions.boxes, predictions.objectness[..., None] * predictions.logits.softmax(-1)

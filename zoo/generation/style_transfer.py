@@ -12,25 +12,26 @@ import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
+from callbacks.figures.axis import loss_axis
 from datamodules.batches import ContentStyle
-from zoo.generation.generator import ADAM, Painter
+from zoo.generation.base import ADAM, ImageOptimizer
 from zoo.parts.features import Features
 from zoo.parts.losses import gram, gram_distance
-from zoo.parts.schedules import Constant
+from zoo.parts.optim.schedules import Constant
 from zoo.system import ScheduleCallable
 
 STYLE = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
 CONTENT = {"relu3_1": 1.0}
 
 
-class StyleTransfer(Painter):
+class StyleTransfer(ImageOptimizer):
     """Paints the content in the style. Works with L-BFGS too: one training step is then one call of its `step`.
 
     Args:
         backbone, weights: see `zoo.parts.features.Features`.
         content_layers, style_layers: layer -> weight; with no style layers it needs no style.
         balance: what the style counts against the content.
-        start, optimizer, schedule: see `Painter`.
+        start, optimizer, schedule: see `ImageOptimizer`.
 
     Raises:
         ValueError: if there are style layers but the data have no style; and as `Features`.
@@ -40,7 +41,7 @@ class StyleTransfer(Painter):
     ['fire2', 'relu1']
     """
 
-    loss_label = "relative error of features"
+    axes = ImageOptimizer.axes | {"loss": loss_axis("relative error of features")}
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class StyleTransfer(Painter):
         if self.style_layers and self.trainer.datamodule.pictures.style is None:
             raise ValueError("the data have no style: expected two pictures; add data.style, or set style_layers to {}")
 
-    def losses(self, batch: ContentStyle, stage: str) -> dict[str, Tensor]:
+    def losses(self, batch: ContentStyle, split: str) -> dict[str, Tensor]:
         if self.targets is None:  # they stay the same all the time
             self.targets = self._targets(batch)
         maps, (contents, styles) = self.features(self.net()), self.targets
@@ -105,10 +106,9 @@ class ContentReconstruction(StyleTransfer):
         weights: str | None = "DEFAULT",
         content_layers: dict[str, float] = CONTENT,
         start: str = "noise",
-        optimizer: OptimizerCallable = ADAM,
-        schedule: ScheduleCallable = Constant,
+        **task_options,
     ) -> None:
-        super().__init__(backbone, weights, content_layers, {}, 0.0, start, optimizer, schedule)
+        super().__init__(backbone, weights, content_layers, {}, balance=0.0, start=start, **task_options)
 
 
 def _mean_square(target: Tensor) -> Tensor:

@@ -16,19 +16,20 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from callbacks.figures.axis import loss_axis
 from datamodules.batches import ContentStyle
-from zoo.generation.generator import Generator
+from zoo.generation.base import GenerativeSystem
 from zoo.parts.features import Features
 from zoo.parts.losses import gram, gram_distance, sliced_distance
 from zoo.parts.nca import NCA, colour
-from zoo.parts.schedules import OneCycle
+from zoo.parts.optim.schedules import OneCycle
 from zoo.system import ScheduleCallable
 
-LASTING = 1.5  # as many times worse a texture may become with time
+MAX_DECAY = 1.5  # as many times worse a texture may become with time
 ADAM = partial(torch.optim.Adam, lr=5e-3)
 
 
-class TextureNCA(Generator):
+class TextureNCA(GenerativeSystem):
     """Trains an `NCA` to grow a texture in the style of a picture, and to keep it.
 
     Each training step takes `samples` states out of a pool, runs them on for a while, compares their style with the
@@ -38,11 +39,11 @@ class TextureNCA(Generator):
 
     The style loss is a sum over the layers: the distance of the Gram matrices by the mean square of the picture's.
     The overflow loss is the mean by which states leave -1..1. Tested are `style_drop`, the style loss of the seed by
-    that after `judged[0]` steps, and `stability`, that after `judged[1]` steps by that after `judged[0]`. There, images
+    that after `eval_steps[0]` steps, and `stability`, that after `eval_steps[1]` steps by that after `eval_steps[0]`. There, images
     are clamped to 0..1, as one sees them.
 
     On the way back through dozens of steps gradients explode or vanish, only their direction stays of use: train with
-    the callback `GradientNormalisation`, as the recipes do.
+    the callback `GradientNormalization`, as the recipes do.
 
     Args:
         channels, hidden: see `NCA`.
@@ -61,8 +62,8 @@ class TextureNCA(Generator):
         ValueError: for numbers that make no sense; and as `Features`, once trained or tested.
     """
 
-    loss_label = "style loss + overflow loss"
-    steps_per_frame = 4  # of `film`
+    axes = GenerativeSystem.axes | {"loss": loss_axis("style loss + overflow loss")}
+    steps_per_frame = 4  # of `rollout`
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class TextureNCA(Generator):
         pool_size: int = 256,
         steps: tuple[int, int] = (32, 80),
         reseed_every: int = 8,
-        judged: tuple[int, int] = (200, 2000),
+        eval_steps: tuple[int, int] = (200, 2000),
         overflow: float = 10.0,
         style: Literal["gram", "sliced"] = "gram",
         backbone: str = "vgg16",
@@ -96,17 +97,18 @@ class TextureNCA(Generator):
         self.target: dict[str, Tensor] | None = None
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         self.features = self.features or Features(self.hparams.backbone, self.hparams.layers, self.hparams.weights)
         self.target = None
         # Or DDP would give all ranks the first one's pool, and the features again in each step.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
 
-    def losses(self, batch: ContentStyle, stage: str) -> dict[str, Tensor]:
+    def losses(self, batch: ContentStyle, split: str) -> dict[str, Tensor]:
         if self.target is None:  # it stays the same all the time
             with torch.no_grad():
                 maps = self.features(batch.content)
             self.target = {name: gram(m) if self.hparams.style == "gram" else m.float() for name, m in maps.items()}
-        return {"train": self._grow, "val": self._watch, "test": self._judge}[stage](self._generator())
+        return {"train": self._grow, "val": self._watch, "test": self._judge}[split](self._generator())
 
     def _grow(self, generator: torch.Generator) -> dict[str, Tensor]:
         (least, most), device = self.hparams.steps, self.pool.device
@@ -125,11 +127,11 @@ class TextureNCA(Generator):
 
     def _judge(self, generator: torch.Generator) -> dict[str, Tensor]:
         x, found = self.net.seed(2 * self.hparams.samples, *self.pool.shape[2:]), []
-        for steps in (0, self.hparams.judged[0], self.hparams.judged[1] - self.hparams.judged[0]):
+        for steps in (0, self.hparams.eval_steps[0], self.hparams.eval_steps[1] - self.hparams.eval_steps[0]):
             x = self.net.run(x, steps, generator)
             found.append(self.style_loss(colour(x).clamp(0, 1), generator))
         seed, grown, old = found
-        if old > LASTING * grown:
+        if old > MAX_DECAY * grown:
             rank_zero_warn(f"the texture does not last: style loss {grown:.2f}, and {old:.2f} in the end")
         return {"loss": grown, "style_drop": seed / grown, "stability": old / grown}
 
@@ -151,14 +153,14 @@ class TextureNCA(Generator):
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
-        """Images (n, 3, H, W) in 0..1 that have grown for `judged[0]` steps, always by the same random draws."""
+        """Images (n, 3, H, W) in 0..1 that have grown for `eval_steps[0]` steps, always by the same random draws."""
         generator = torch.Generator(self.pool.device).manual_seed(0)
-        x = self.net.run(self.net.seed(n, *self.pool.shape[2:]), self.hparams.judged[0], generator)
+        x = self.net.run(self.net.seed(n, *self.pool.shape[2:]), self.hparams.eval_steps[0], generator)
         return colour(x).clamp(0, 1)
 
-    def beside(self) -> dict[str, Tensor]:
+    def reference_images(self) -> dict[str, Tensor]:
         return {"picture": self.trainer.datamodule.pictures.content[0]}
 
-    def film(self, frames: int) -> Iterator[Tensor]:
+    def rollout(self, frames: int) -> Iterator[Tensor]:
         """Images (3, H, W) in 0..1: the seed, then what has grown after each further `steps_per_frame` steps."""
-        return self.net.film(tuple(self.pool.shape[2:]), frames, self.steps_per_frame)
+        return self.net.rollout(tuple(self.pool.shape[2:]), frames, self.steps_per_frame)

@@ -3,13 +3,16 @@
 Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding".
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from callbacks.figures.axis import loss_axis, percent_axis
 from datamodules.batches import Tokens
-from zoo.language.language_model import LanguageModel
-from zoo.parts.attention import Block, initialise_gpt2
+from zoo.language.base import LanguageModel
+from zoo.parts.attention import Block, initialize_gpt2
 
 
 class Stem(nn.Module):
@@ -79,7 +82,7 @@ class BERTNet(nn.Module):
             Block(dim, num_heads, rotary=rotary, dropout=dropout, fused=fused) for _ in range(num_layers)
         )
         self.head = Head(vocab_size, dim)
-        initialise_gpt2(self)
+        initialize_gpt2(self)
         self.head.token[-1].weight = self.stem.token.weight
 
     def encode(
@@ -151,8 +154,15 @@ class BERT(LanguageModel):
     torch.Size([3, 8, 65])
     """
 
-    asked = {"loss": "mask_acc", "next_loss": "next_acc"}
-    loss_label = "cross-entropy in nats a masked token"
+    heads = {"loss": "mask_acc", "next_loss": "next_acc"}
+    axes = LanguageModel.axes | {
+        "loss": loss_axis("cross-entropy in nats a masked token"),
+        "mask_acc": percent_axis("Masked tokens"),
+        "next_loss": loss_axis("cross-entropy in nats a pair", title="Is-next loss"),
+        "next_acc": percent_axis("Is next"),
+        "top_share": percent_axis("Most frequent prediction", "share", better=""),
+        "commonest": percent_axis("Most frequent target", "share", better=""),
+    }
 
     def __init__(
         self,
@@ -164,13 +174,21 @@ class BERT(LanguageModel):
         dropout: float = 0.0,
         rotary: bool = False,
         fused: bool = True,
-        **recipe,
+        **task_options,
     ) -> None:
-        net = BERTNet(vocab_size, context, num_layers, num_heads, dim, dropout, rotary, fused)
-        super().__init__(net, vocab_size, context, **recipe)
-        for stage in ("train", "val", "test"):
-            for name in ("top_share", "commonest"):
-                self.metrics[f"{stage}/{name}"] = TopShare(vocab_size)
+        net = BERTNet(
+            vocab_size,
+            context,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            dim=dim,
+            dropout=dropout,
+            rotary=rotary,
+            fused=fused,
+        )
+        super().__init__(net, vocab_size, context, **task_options)
+        for name in ("top_share", "commonest"):
+            self.add_metric(name, partial(TopShare, vocab_size))
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
@@ -178,7 +196,7 @@ class BERT(LanguageModel):
         """(B, T) int64 -> logits (B, T, V)."""
         return self.net(input_ids, attention_mask, token_type_ids)[0]
 
-    def answers(self, batch: Tokens) -> dict[str, tuple[Tensor, Tensor]]:
+    def targets(self, batch: Tokens) -> dict[str, tuple[Tensor, Tensor]]:
         asked = batch.labels != -100
         tokens, pairs = self.net(batch.input_ids, batch.attention_mask, batch.token_type_ids, asked)
         return {"loss": (tokens, batch.labels[asked]), "next_loss": (pairs, batch.next_label)}
@@ -186,9 +204,9 @@ class BERT(LanguageModel):
     def predict_step(self, batch: Tokens, batch_idx: int) -> Tensor:
         return self(batch.input_ids, batch.attention_mask, batch.token_type_ids)
 
-    def _step(self, batch: Tokens, stage: str) -> dict[str, Tensor]:
-        outputs = super()._step(batch, stage)
+    def step(self, batch: Tokens, split: str) -> dict[str, Tensor]:
+        outputs = super().step(batch, split)
         said, right = outputs["logits"].argmax(-1), batch.labels[batch.labels != -100]
         for name, tokens in (("top_share", said), ("commonest", right)):
-            self.log_metric(f"{stage}/{name}", tokens, prog_bar=False)
+            self.log_metric(f"{split}/{name}", tokens, prog_bar=False)
         return outputs

@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from zoo.language.language_model import LanguageModel
+from zoo.language.base import LanguageModel
 from zoo.parts.activations import SquaredReLU
-from zoo.parts.attention import Block, Cache, initialise_gpt2
+from zoo.parts.attention import Block, Cache, initialize_gpt2
 
 
 class Stem(nn.Module):
@@ -72,10 +72,13 @@ class GPTNet(nn.Module):
         self.context = context
         self.stem = Stem(vocab_size, dim, 0 if rotary else context, dropout)
         self.blocks = nn.ModuleList(
-            Block(dim, num_heads, True, rotary, bias, dropout, fused, norm, act) for _ in range(num_layers)
+            Block(
+                dim, num_heads, causal=True, rotary=rotary, bias=bias, dropout=dropout, fused=fused, norm=norm, act=act
+            )
+            for _ in range(num_layers)
         )
         self.head = nn.Sequential(norm(dim), nn.Linear(dim, vocab_size, bias=False))
-        initialise_gpt2(self)
+        initialize_gpt2(self)
         if tied:
             self.head[1].weight = self.stem.token.weight
 
@@ -161,12 +164,13 @@ class GPT(LanguageModel):
         squared_relu: bool = False,
         tied: bool = True,
         fused: bool = True,
-        **recipe,
+        **task_options,
     ) -> None:
-        options = dropout, bias, rotary, rms_norm, squared_relu, tied, fused
-        super().__init__(
-            GPTNet(vocab_size, context, num_layers, num_heads, dim, *options), vocab_size, context, **recipe
-        )
+        net = GPTNet(
+            vocab_size, context, num_layers=num_layers, num_heads=num_heads, dim=dim, dropout=dropout, bias=bias,
+            rotary=rotary, rms_norm=rms_norm, squared_relu=squared_relu, tied=tied, fused=fused,
+        )  # fmt: skip
+        super().__init__(net, vocab_size, context, **task_options)
 
     @torch.no_grad()
     def generate(

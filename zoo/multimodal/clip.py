@@ -14,14 +14,15 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from callbacks.figures.axis import loss_axis, percent_axis
 from datamodules.batches import Paired
 from zoo.parts.attention import Block
 from zoo.parts.convs import conv_norm_act
-from zoo.parts.optimisers import Muon
-from zoo.parts.schedules import OneCycle
+from zoo.parts.optim.muon import Muon
+from zoo.parts.optim.schedules import OneCycle
 from zoo.system import ScheduleCallable, System
 
 MUON = partial(Muon, lr=0.02, adam_lr=0.003)
@@ -117,12 +118,23 @@ class CLIPNet(nn.Module):
     """
 
     def __init__(
-        self, vocab_size: int, dim: int, in_channels: int, widths: tuple[int, ...], width: int, depth: int, heads: int
+        self,
+        vocab_size: int,
+        dim: int,
+        in_channels: int,
+        widths: tuple[int, ...],
+        text_width: int,
+        text_depth: int,
+        text_heads: int,
     ) -> None:
         super().__init__()
         self.image = ImageEncoder(dim, in_channels, tuple(widths)).to(memory_format=torch.channels_last)
-        self.text = TextEncoder(dim, vocab_size, width, depth, heads)
+        self.text = TextEncoder(dim, vocab_size, width=text_width, depth=text_depth, num_heads=text_heads)
         self.log_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
+
+    @property
+    def cam_target(self) -> nn.Module:
+        return self.image.stages[-1]
 
     def encode_image(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D) of length 1, float32."""
@@ -185,7 +197,13 @@ class CLIP(System):
         ValueError: if the data have another number of tokens.
     """
 
-    loss_label = "contrastive cross-entropy in nats"
+    axes = System.axes | {
+        "loss": loss_axis("contrastive cross-entropy in nats"),
+        "acc": percent_axis("Zero-shot accuracy"),
+        "acc_new": percent_axis("Zero-shot, new classes"),
+        "recall_1": percent_axis("Recall at 1", "recall"),
+        "recall_5": percent_axis("Recall at 5", "recall"),
+    }
 
     def __init__(
         self,
@@ -202,21 +220,16 @@ class CLIP(System):
     ) -> None:
         super().__init__(optimizer, schedule)
         self.save_hyperparameters(ignore=["optimizer", "schedule"])
-        self.net = CLIPNet(vocab_size, dim, in_channels, widths, text_width, text_depth, text_heads)
+        self.net = CLIPNet(
+            vocab_size, dim, in_channels, widths, text_width=text_width, text_depth=text_depth, text_heads=text_heads
+        )
         self.vocab_size, self.share_targets = vocab_size, share_targets
-        self.metrics, self._classes = nn.ModuleDict(), None
-        for stage in ("train", "val", "test"):
-            self.metrics[f"{stage}/loss"] = MeanMetric(nan_strategy="disable")
-        for stage in ("val", "test"):
-            for name in ("acc", "acc_new"):
-                self.metrics[f"{stage}/{name}"] = MeanMetric(nan_strategy="disable")
-            for k in (1, 5):
-                self.metrics[f"{stage}/recall_{k}"] = Recall(k)
-
-    @property
-    def cam_target(self) -> nn.Module:
-        """The module whose feature maps a class activation map is drawn from."""
-        return self.net.image.stages[-1]
+        self._class_embeddings: dict[str, tuple[Tensor, torch.Size]] = {}
+        self.add_metric("loss")
+        for name in ("acc", "acc_new"):
+            self.add_metric(name, splits=("val", "test"))
+        for k in (1, 5):
+            self.add_metric(f"recall_{k}", partial(Recall, k), splits=("val", "test"))
 
     def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Images (B, C, H, W), sentences (S, T) -> similarities (B, S)."""
@@ -233,17 +246,22 @@ class CLIP(System):
         best = cosine.sort(dim=1, descending=True, stable=True)
         return best.indices, best.values
 
-    def training_step(self, batch: Paired, batch_idx: int) -> dict[str, Tensor]:
+    def step(self, batch: Paired, split: str) -> dict[str, Tensor]:
         image, text = self.net.encode_image(batch.image), self.net.encode_text(batch.input_ids, batch.attention_mask)
-        # Each rank works out the loss of the global batch. The gradients of what was gathered come back as a sum over
-        # the ranks, DDP takes the mean of those of the parameters: together the gradient of the global loss.
-        image, text = (self.all_gather(x, sync_grads=True).flatten(0, -2) for x in (image, text))
-        return self._loss(image, text, self.all_gather(batch.label).flatten(), "train")
-
-    def _loss(self, image: Tensor, text: Tensor, label: Tensor, stage: str) -> dict[str, Tensor]:
+        label = batch.label
+        if split == "train":
+            # Each rank works out the loss of the global batch. The gradients of what was gathered come back as a sum
+            # over the ranks, DDP takes the mean of those of the parameters: together the gradient of the global loss.
+            image, text = (self.all_gather(x, sync_grads=True).flatten(0, -2) for x in (image, text))
+            label = self.all_gather(label).flatten()
+        else:
+            for k in (1, 5):
+                self.log_metric(f"{split}/recall_{k}", image, text, label, prog_bar=k == 1)
+            if hasattr(self.trainer.datamodule, "prompts"):
+                self._zero_shot(image, label, split)
         logits = self.net.similarity(image, text)
         loss = contrastive_loss(logits, label if self.share_targets else None)
-        self.log_metric(f"{stage}/loss", loss.detach(), len(label))
+        self.log_metric(f"{split}/loss", loss.detach(), len(label))
         return {
             "loss": loss,
             "logits": logits.detach(),
@@ -257,45 +275,22 @@ class CLIP(System):
             self.net.log_scale.clamp_(max=math.log(MAX_SCALE))
 
     def on_validation_epoch_start(self) -> None:
-        self._classes = {}  # split -> embeddings (P * K, D) of the sentences to choose from, and (P, K)
+        self._class_embeddings = {}  # split -> embeddings (P * K, D) of the sentences to choose from, and (P, K)
 
     on_test_epoch_start = on_validation_epoch_start
-
-    def validation_step(self, batch: Paired, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        loaders = self.trainer.val_dataloaders
-        return self._evaluate(batch, list(loaders)[dataloader_idx] if isinstance(loaders, dict) else "val")
-
-    def test_step(self, batch: Paired, batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate(batch, "test")
 
     def predict_step(self, batch: Paired, batch_idx: int) -> Tensor:
         return self.net.encode_image(batch.image)
 
-    def _evaluate(self, batch: Paired, stage: str) -> dict[str, Tensor]:
-        image, text = self.net.encode_image(batch.image), self.net.encode_text(batch.input_ids, batch.attention_mask)
-        for k in (1, 5):
-            self.log_metric(f"{stage}/recall_{k}", image, text, batch.label, prog_bar=k == 1)
-        if hasattr(self.trainer.datamodule, "prompts"):
-            self._zero_shot(image, batch.label, stage)
-        return self._loss(image, text, batch.label, stage)
-
-    def _zero_shot(self, image: Tensor, label: Tensor, stage: str) -> None:
+    def _zero_shot(self, image: Tensor, label: Tensor, split: str) -> None:
         data = self.trainer.datamodule
-        if stage not in self._classes:
-            input_ids, mask = self.transfer_batch_to_device(data.prompts(stage), self.device, 0)
+        if split not in self._class_embeddings:
+            input_ids, mask = self.transfer_batch_to_device(data.prompts(split), self.device, 0)
             text = self.net.encode_text(input_ids.flatten(0, 1), mask.flatten(0, 1))
-            self._classes[stage] = text, input_ids.shape[:2]
-        text, shape = self._classes[stage]
+            self._class_embeddings[split] = text, input_ids.shape[:2]
+        text, shape = self._class_embeddings[split]
         nearest = self.net.similarity(image, text).unflatten(1, shape).argmax(-1)
         right = (nearest == label[:, None]).float()
-        self.log_metric(f"{stage}/acc", right)
+        self.log_metric(f"{split}/acc", right)
         if new := getattr(data, "new_classes", ()):
-            self.log_metric(f"{stage}/acc_new", right[torch.isin(label, label.new_tensor(new))], prog_bar=False)
-
-    def setup(self, stage: str) -> None:
-        found = getattr(self.trainer.datamodule, "vocab_size", self.vocab_size)
-        if found != self.vocab_size:
-            raise ValueError(
-                f"vocab_size is {self.vocab_size}, but the data have {found} tokens: "
-                "expected the same number; leave it out of the recipe, and it is taken from the data"
-            )
+            self.log_metric(f"{split}/acc_new", right[torch.isin(label, label.new_tensor(new))], prog_bar=False)

@@ -187,7 +187,9 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1, self.norm2 = norm(dim), norm(dim)
-        self.attention = MultiHeadAttention(dim, num_heads, causal, rotary, bias, dropout, fused)
+        self.attention = MultiHeadAttention(
+            dim, num_heads, causal=causal, rotary=rotary, bias=bias, dropout=dropout, fused=fused
+        )
         self.mlp = nn.Sequential(nn.Linear(dim, expand * dim, bias), act(), nn.Linear(expand * dim, dim, bias))
         self.drop = nn.Dropout(dropout)
 
@@ -197,7 +199,7 @@ class Block(nn.Module):
         return x + self.drop(self.mlp(self.norm2(x)))
 
 
-def initialise_gpt2(net: nn.Module) -> None:
+def initialize_gpt2(net: nn.Module) -> None:
     """Initialises all linear layers, embeddings and blocks of a transformer, in place.
 
     Weights are normal with standard deviation 0.02, biases 0. The layers that add to the residual stream, two in each
@@ -205,7 +207,7 @@ def initialise_gpt2(net: nn.Module) -> None:
     section 2.3).
 
     >>> net = nn.ModuleList(Block(64, 2) for _ in range(8))
-    >>> initialise_gpt2(net)
+    >>> initialize_gpt2(net)
     >>> [round(layer.weight.std().item(), 3) for layer in (net[0].mlp[0], net[0].mlp[2])]
     [0.02, 0.005]
     """

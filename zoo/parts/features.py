@@ -1,17 +1,17 @@
 """Feature maps of trained nets, for losses that compare pictures. B batch, C channels, H height, W width."""
 
 import difflib
-import os
 import re
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from fractions import Fraction
-from pathlib import Path
 
 import torch
 import torchvision
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+
+from datamodules.io import find_file
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std that torchvision's weights were trained with
 
@@ -187,14 +187,7 @@ def _load(backbone: str, weights: str) -> tuple[dict[str, Tensor], tuple[tuple[f
 
 
 def _load_file(backbone: str, weights: str) -> tuple[dict[str, Tensor], tuple[tuple[float, ...], tuple[float, ...]]]:
-    root = Path(os.environ.get("ZOO_DATA") or "data")
-    path = next((place for place in (Path(weights), root / weights) if place.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(
-            f"the weights {weights} are not there, nor below {root}: expected a safetensors file of {backbone}; "
-            "put it there or point ZOO_DATA at the folder that holds it, or give DEFAULT as weights, "
-            "which downloads torchvision's"
-        )
+    path = find_file(weights, f"a safetensors file of {backbone} (or DEFAULT, which downloads torchvision's weights)")
     try:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)

@@ -76,7 +76,7 @@ class NCA(nn.Module):
         return torch.zeros(count, self.channels, height, width, device=self.filters.device)
 
     @torch.no_grad()
-    def film(self, size: tuple[int, int], frames: int, every: int, seed: int = 0) -> Iterator[Tensor]:
+    def rollout(self, size: tuple[int, int], frames: int, every: int, seed: int = 0) -> Iterator[Tensor]:
         """Images (3, H, W) in 0..1: the seed, then what has grown after each further `every` steps."""
         generator = torch.Generator(self.filters.device).manual_seed(seed)
         x = self.seed(1, *size)

@@ -41,7 +41,7 @@ def needs_bias(norm: nn.Module | None) -> bool:
     return not (isinstance(norm, _TORCHS) or getattr(norm, "removes_channel_mean", False))
 
 
-def standardise(x: Tensor, dims: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def standardize(x: Tensor, dims: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """x with mean 0 and variance 1 over `dims`, the mean and the (biased) variance, with `dims` of size 1; float32.
 
     Raises:
@@ -58,7 +58,7 @@ def standardise(x: Tensor, dims: Sequence[int], eps: float) -> tuple[Tensor, Ten
 
 
 class ChannelNorm(nn.Module):
-    """Base of the norms that scale and shift each channel by itself. Subclasses define `standardise`.
+    """Base of the norms that scale and shift each channel by itself. Subclasses define `standardize`.
 
     Args:
         channels: C.
@@ -79,13 +79,13 @@ class ChannelNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
-    def standardise(self, x: Tensor) -> Tensor:
-        raise TypeError(f"{type(self).__name__} must define `standardise`")
+    def standardize(self, x: Tensor) -> Tensor:
+        raise TypeError(f"{type(self).__name__} must define `standardize`")
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim < 2 or x.size(1) != self.channels:
             raise ValueError(f"{type(self).__name__} got {tuple(x.shape)}: expected (B, {self.channels}, ...)")
-        y = self.standardise(x)
+        y = self.standardize(x)
         if self.weight is not None:
             y = y * along_channels(self.weight, x) + along_channels(self.bias, x)
         return y.to(x.dtype)
@@ -120,11 +120,11 @@ class BatchNorm(ChannelNorm):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def standardise(self, x: Tensor) -> Tensor:
+    def standardize(self, x: Tensor) -> Tensor:
         if not self.training:
             mean, var = along_channels(self.running_mean, x), along_channels(self.running_var, x)
             return (x - mean) * (var.to(torch.promote_types(x.dtype, torch.float32)) + self.eps).rsqrt()
-        y, mean, var = standardise(x, (0, *range(2, x.ndim)), self.eps)
+        y, mean, var = standardize(x, (0, *range(2, x.ndim)), self.eps)
         n = x.numel() // self.channels
         for running, new in ((self.running_mean, mean), (self.running_var, var * n / (n - 1))):
             running.lerp_(new.detach().flatten().to(running.dtype), self.momentum)
@@ -137,8 +137,8 @@ class InstanceNorm(ChannelNorm):
     Differs from `torch.nn.InstanceNorm2d` in having a scale and a shift unless `affine` is off.
     """
 
-    def standardise(self, x: Tensor) -> Tensor:
-        return standardise(x, range(2, x.ndim), self.eps)[0]
+    def standardize(self, x: Tensor) -> Tensor:
+        return standardize(x, range(2, x.ndim), self.eps)[0]
 
 
 class GroupNorm(ChannelNorm):
@@ -159,9 +159,9 @@ class GroupNorm(ChannelNorm):
         self.groups = groups
         self.removes_channel_mean = groups == channels
 
-    def standardise(self, x: Tensor) -> Tensor:
+    def standardize(self, x: Tensor) -> Tensor:
         grouped = x.unflatten(1, (self.groups, -1))  # (B, G, C / G, ...)
-        return standardise(grouped, range(2, grouped.ndim), self.eps)[0].flatten(1, 2)
+        return standardize(grouped, range(2, grouped.ndim), self.eps)[0].flatten(1, 2)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, groups={self.groups}"
@@ -201,7 +201,7 @@ class LayerNorm(nn.Module):
         if not fits:
             expected = f"(B, {self.shape}, ...)" if isinstance(self.shape, int) else f"(..., *{self.shape})"
             raise ValueError(f"LayerNorm got {tuple(x.shape)}: expected {expected}")
-        return (standardise(x, dims, self.eps)[0] * self.weight + self.bias).to(x.dtype)
+        return (standardize(x, dims, self.eps)[0] * self.weight + self.bias).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.shape}, eps={self.eps}, elementwise={self.weight.ndim > 0}"

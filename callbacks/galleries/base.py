@@ -1,0 +1,168 @@
+"""The base of all galleries: collects the items of an evaluation that are to be shown, over all processes."""
+
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import chain, count
+from typing import Any, NamedTuple
+
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor
+
+from callbacks.figures.callback import FigureCallback
+
+SPLIT_NAMES = {"val": "validation"}  # written out
+
+
+class Entry(NamedTuple):
+    """An item of an evaluation and its rank.
+
+    item: what the gallery shows; what that is belongs to the gallery.
+    rank_key: the larger, the worse, such as a loss.
+    index: place in the evaluated data set.
+    wrong: whether it counts as a mistake.
+    group: of which order "spread" shows one after the other, such as the true class.
+    """
+
+    item: Any
+    rank_key: float
+    index: int
+    wrong: bool = False
+    group: Any = None
+
+
+class Gallery(FigureCallback):
+    """Collects up to `n` items of an evaluation and draws them at its end.
+
+    That is after `test` and `validate`, and at the end of `fit` those of the last validation, of its first loader if
+    it has several. A subclass turns the outputs of a step into entries (`entries`) and draws the chosen ones (`draw`).
+    Never more than `n` are held, on the CPU; rank zero draws the first `n` of all ranks.
+
+    Args:
+        n: items to draw.
+        order: "worst" (mistakes, highest rank key first), "spread" (the worst mistake of each group, then the second
+            worst of each, and so on) or "first" (right or wrong, in the order of the data).
+        every_n_epochs: draw during `fit` too, after validation; 0 for only at its end.
+
+    Attributes:
+        shown: the `Entry`s drawn, in order.
+        seen, mistakes: items evaluated, and how many of them were wrong.
+
+    Raises:
+        ValueError: for an unknown order, or steps that do not return what the gallery reads.
+    """
+
+    orders: tuple[str, ...] = ("worst", "spread", "first")
+
+    def __init__(self, n: int = 10, order: str = "worst", every_n_epochs: int = 0) -> None:
+        if n < 1 or order not in self.orders:
+            raise ValueError(f"n is {n} and order {order!r}: expected 1 or more, and one of {', '.join(self.orders)}")
+        self.n, self.order, self.every_n_epochs = n, order, every_n_epochs
+        self._start("val")
+
+    @abstractmethod
+    def entries(self, outputs: Any, batch: Any, indices: Iterator[int]) -> list[Entry]:
+        """The entries of a batch, each with the next of `indices`. They may share memory with the batch."""
+
+    @abstractmethod
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws `self.shown`; called on rank zero only."""
+
+    @property
+    def split_name(self) -> str:
+        return SPLIT_NAMES.get(self.split, self.split)
+
+    def output(self, outputs: Any, name: str, what: str) -> Any:
+        """`outputs[name]`, what a step returned under that name.
+
+        Raises:
+            ValueError: if there is no such output; `what` says what was expected.
+        """
+        if not isinstance(outputs, dict) or name not in outputs:
+            raise ValueError(
+                f"{type(self).__name__} found no {name} in what the {self.split} step returns: "
+                f'expected a dict with "{name}", {what}, beside "loss"; return that'
+            )
+        return outputs[name]
+
+    def gather(self, trainer: Trainer) -> None:
+        """Fills `shown` from all ranks, which all must call it. Calling it again does nothing."""
+        if not self._open:
+            return
+        parts = [(self._held, self.seen, self.mistakes)]
+        if trainer.world_size > 1:
+            parts *= trainer.world_size
+            torch.distributed.all_gather_object(parts, parts[0])
+        held, seen, mistakes = zip(*parts, strict=True)
+        self.shown, self.seen, self.mistakes = self._best(chain(*held)), sum(seen), sum(mistakes)
+        self._held, self._open = [], False
+
+    def _start(self, split: str) -> None:
+        self.split, self.seen, self.mistakes = split, 0, 0
+        self.shown: list[Entry] = []
+        self._held: list[Entry] = []
+        self._open, self._due = True, False
+
+    def _best(self, entries: Iterable[Entry]) -> list[Entry]:
+        """The first `n` in the chosen order; what is not among the best of a part is not among those of the whole."""
+        ranked = sorted(entries, key=lambda e: (0 if self.order == "first" else -e.rank_key, e.index))
+        if self.order == "spread":
+            turn = defaultdict(count)
+            ranked.sort(key=lambda e: next(turn[e.group]))
+        return ranked[: self.n]
+
+    def _collect(self, trainer: Trainer, outputs: Any, batch: Any) -> None:
+        first = self.seen * trainer.world_size
+        entries = self.entries(outputs, batch, count(first + trainer.global_rank, trainer.world_size))
+        if trainer.sanity_checking:
+            return
+        wrong = [entry for entry in entries if entry.wrong]
+        new = entries if self.order == "first" else wrong
+        self._held = [own_memory(e) if e.index >= first else e for e in self._best(self._held + new)]
+        self.seen, self.mistakes, self._due = self.seen + len(entries), self.mistakes + len(wrong), True
+
+    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.gather(trainer)
+        if trainer.is_global_zero and self._due:
+            self.draw(trainer, pl_module)
+        self._due = False
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loaders = trainer.val_dataloaders
+        self._start(next(iter(loaders)) if isinstance(loaders, dict) else "val")
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start("test")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if dataloader_idx == 0:
+            self._collect(trainer, outputs, batch)
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        fitting = trainer.state.fn == "fit"
+        if not fitting or (self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0):
+            self._finish(trainer, pl_module)
+
+    on_test_end = on_train_end = _finish  # not on_fit_end: by then the strategy has been torn down
+
+
+def own_memory(entry: Entry) -> Entry:
+    """The entry with copies of its item's tensors on the CPU: views would keep their whole batch alive."""
+
+    def copied(value: Any) -> Any:
+        return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+
+    item = entry.item
+    item = item._replace(**{name: copied(v) for name, v in item._asdict().items()}) if isinstance(item, tuple) else item
+    return entry._replace(item=copied(item))

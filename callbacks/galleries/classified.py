@@ -1,0 +1,44 @@
+"""What the galleries of classifiers share. B batch, C channels, H height, W width, K classes."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from callbacks.galleries.base import Entry, Gallery
+
+
+class Classified(NamedTuple):
+    """An image and what a classifier made of it.
+
+    image: (C, H, W) as the net saw it (normalized).
+    truth, prediction: class indices; of mixed labels the class of the largest share is the truth.
+    confidence: the softmax of the prediction, 0 to 1.
+    loss: cross-entropy in nats.
+    """
+
+    image: Tensor
+    truth: int
+    prediction: int
+    confidence: float
+    loss: float
+
+
+class ClassifierGallery(Gallery):
+    """Base class of the galleries whose entries are `Classified` images, ranked by their loss, in groups by class.
+
+    Steps return "logits" (B, K), and the first two parts of a batch are the images (B, C, H, W) and labels.
+    """
+
+    def entries(self, outputs: Any, batch: Any, indices: Iterator[int]) -> list[Entry]:
+        image, label = batch[0], batch[1]
+        logits = self.output(outputs, "logits", "(B, K)").detach().float()
+        losses = F.cross_entropy(logits, label, reduction="none").tolist()
+        truths = (label if label.ndim == 1 else label.argmax(1)).tolist()
+        confidences, predictions = (values.tolist() for values in logits.softmax(1).max(1))
+        items = map(Classified, image, truths, predictions, confidences, losses)
+        return [
+            Entry(item, item.loss, index, wrong=item.truth != item.prediction, group=item.truth)
+            for item, index in zip(items, indices, strict=False)
+        ]

@@ -1,0 +1,49 @@
+"""scikit-learn's digits: 1 797 handwritten digits, 8 x 8, that come with the library and need no download."""
+
+from typing import Any
+
+import torch
+from sklearn.datasets import load_digits
+from torch.utils.data import Dataset
+
+from datamodules.base import hold_out
+from datamodules.image import ImageData
+from datamodules.loader import InMemory
+
+TEST_SIZE = 360  # a fifth, the last ones: written by other hands than the first
+
+
+class Digits(ImageData):
+    """scikit-learn's digits in memory, grey levels 0..16 stretched to 0..255.
+
+    The data come in the order in which they were collected; the last 360 are the test set, so no
+    writer's digits stand on both sides but for those at the border.
+
+    >>> data = Digits(); data.setup("fit"); len(data.datasets["test"])
+    360
+    """
+
+    mean, std = (0.3054,), (0.3753,)
+    classes = tuple("0123456789")
+    image_shape = (1, 8, 8)
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        eval_batch_size: int = 500,
+        val_size: int = 150,
+        **options: Any,
+    ) -> None:
+        super().__init__(val_size=val_size, batch_size=batch_size, eval_batch_size=eval_batch_size, **options)
+
+    def make_datasets(self) -> dict[str, Dataset]:
+        source = load_digits()
+        images = torch.from_numpy(source.images / 16 * 255).round().to(torch.uint8)[:, None]
+        data = InMemory(images, torch.from_numpy(source.target).long())
+        count = len(data) - TEST_SIZE
+        train, val = hold_out(count, self.val_size)
+        return {
+            "train": data.subset(train),
+            "val": data.subset(val),
+            "test": data.subset(torch.arange(count, len(data))),
+        }

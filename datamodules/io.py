@@ -1,0 +1,113 @@
+"""Reading and writing files: one rule for where a file is looked for, and new files that are complete or absent.
+
+Everything that writes a file of its own uses `atomic_write`, and everything that is given a path uses `find_file`.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+
+
+def data_dir(given: str | os.PathLike | None = None) -> Path:
+    """The folder of all data sets: the given one, else `$ZOO_DATA`, else `data`."""
+    return Path(given or os.environ.get("ZOO_DATA") or "data")
+
+
+def find_file(path: str | os.PathLike, what: str, folder: str | os.PathLike | None = None) -> Path:
+    """The file or folder that a user means by `path`: relative to the working directory, else to the data folder.
+
+    Args:
+        path: as given; an absolute path is taken as it is.
+        what: what is expected, for the error message, such as "an image file".
+        folder: the data folder; see `data_dir`.
+
+    Raises:
+        FileNotFoundError: if it is at neither place.
+    """
+    folder = data_dir(folder)
+    for place in (Path(path), folder / path):
+        if place.exists():
+            return place
+    raise FileNotFoundError(
+        f"{path} does not exist, neither here nor in {folder}: expected {what}; check the path, "
+        "or point ZOO_DATA (or --data.data_dir) at the folder that holds it"
+    )
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary path next to `path` to write to, and renames it to `path` at the end; creates the folder.
+
+    Raises:
+        OSError: if the file cannot be written; what was there before is left as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())  # or after a crash the new name might stand for an empty file
+        os.replace(temporary, path)
+    except Exception as error:
+        # Libraries clean up after an OSError, and the error that they raise then may be of another type.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(
+            f"{path} could not be written ({cause.strerror or cause}), and what was there before is left as it was: "
+            "expected a writable folder with enough space; free some space, or choose another folder"
+        ) from cause
+    finally:
+        with suppress(OSError):  # it does not exist if all went well, or if it could not be created
+            temporary.unlink()
+
+
+def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:
+    """Opens an image file, turned upright, in PIL mode `mode` ("RGB" or "L"); transparent parts become white.
+
+    Raises:
+        ValueError: if PIL cannot read the file as an image.
+        FileNotFoundError: if the file does not exist.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
+                image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
+            image = image.convert("RGBA") if image.has_transparency_data else image.convert(mode)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist: expected an image file; check the path") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path} cannot be read as an image ({error}): expected a complete JPEG, PNG or similar file; "
+            "convert it, or remove it from the folder"
+        ) from None
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, without a byte order mark.
+
+    Raises:
+        ValueError: if the file is not UTF-8, or holds no text.
+    """
+    content = path.read_bytes()
+    try:
+        text = content.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8: byte 0x{content[error.start]:02x} at offset {error.start} ({error.reason}); "
+            "convert it, for instance by `iconv -t UTF-8`"
+        ) from None
+    if not text.strip():
+        raise ValueError(f"{path} holds no text ({len(content)} bytes): expected some; choose another file")
+    return text

@@ -1,0 +1,126 @@
+"""Text -> tokens and back, all as `tokenizers.Tokenizer`, which one JSON string holds whole."""
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+import tokenizers
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+
+from datamodules.io import atomic_write
+
+KINDS = ("characters", "bpe", "wordpiece", "words")
+UNKNOWN = "[UNK]"  # of word pieces and words; the other two lose nothing
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/litzoo/tokenizers`, else the same below `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "litzoo" / "tokenizers"
+
+
+def train_tokenizer(
+    text: str,
+    kind: str = "characters",
+    vocab_size: int | None = None,
+    special_tokens: tuple[str, ...] = (),
+    cache_dir: str | os.PathLike | None = None,
+) -> Tokenizer:
+    """A tokeniser made from a text.
+
+    Args:
+        text: the training text.
+        kind: "characters" (those of the text, in order), "bpe" (merged bytes, so that no text is unknown; as in
+            Radford et al. 2019, section 2.2), "wordpiece" (lower case; as in Devlin et al. 2019) or "words" (lower
+            case, all of the text). The last two forget white space, and what they don't know becomes `[UNK]`.
+        vocab_size: of "bpe" and "wordpiece", special tokens among it; default 512.
+        special_tokens: get the first numbers.
+        cache_dir: where trained ones are kept, by a hash of all this; None for nowhere.
+
+    Raises:
+        ValueError: for an unknown kind, an empty text, or a vocabulary smaller than its alphabet.
+
+    >>> tokenizer = train_tokenizer("to be or not to be", "characters")
+    >>> tokenizer.encode("rote").ids, tokenizer.decode([5, 4, 6, 2])
+    ([5, 4, 6, 2], 'rote')
+    """
+    if kind not in KINDS:
+        raise ValueError(f"tokenizer is {kind!r}: expected one of {', '.join(KINDS)}")
+    if not text.strip():
+        raise ValueError("the text is empty: expected some words to make a tokeniser of")
+    special = list(special_tokens)
+    if kind in ("wordpiece", "words") and UNKNOWN not in special:
+        special.append(UNKNOWN)
+    if kind == "characters":
+        return _characters(text, special)
+    if kind == "words":
+        return _trained(text, kind, special, None)
+    file, size = None, vocab_size or 512
+    if cache_dir is not None:
+        key = repr((kind, size, special, tokenizers.__version__, text)).encode()
+        file = Path(cache_dir) / f"{kind}-{size}-{hashlib.sha256(key).hexdigest()[:16]}.json"
+        with contextlib.suppress(Exception):  # not there or damaged, which the package tells by a plain Exception
+            return Tokenizer.from_file(str(file))
+    tokenizer = _trained(text, kind, special, size)
+    if tokenizer.get_vocab_size() > size:
+        raise ValueError(
+            f"vocab_size is {size}, but {kind} needs {tokenizer.get_vocab_size()} tokens for single "
+            f"{'bytes' if kind == 'bpe' else 'characters'} and special tokens: expected more; raise it"
+        )
+    if file is not None:
+        with (
+            contextlib.suppress(OSError),
+            atomic_write(file) as beside,
+        ):  # if it can't be written, that costs time, no more
+            tokenizer.save(str(beside))
+    return tokenizer
+
+
+def _characters(text: str, special: list[str]) -> Tokenizer:
+    vocabulary = {token: number for number, token in enumerate([*special, *sorted(set(text))])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))  # that merges nothing
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def _trained(text: str, kind: str, special: list[str], size: int | None) -> Tokenizer:
+    options = {"special_tokens": special, "show_progress": False}
+    if kind == "bpe":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, **options)
+    elif kind == "wordpiece":
+        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(vocab_size=size, **options)
+    else:
+        tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+        tokenizer.normalizer = normalizers.Lowercase()
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), "removed", invert=True)
+        trainer = trainers.WordLevelTrainer(vocab_size=2**31, **options)
+    tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, text: str) -> Tensor:
+    """The tokens of a text (T,) int64, with no special ones added.
+
+    Raises:
+        ValueError: if the tokeniser has no token for a character.
+    """
+    if isinstance(tokenizer.model, models.BPE):  # which drops what it doesn't know
+        lost = next((c for c in dict.fromkeys(text) if not tokenizer.encode(c, add_special_tokens=False).ids), None)
+        if lost is not None:
+            known = "".join(sorted(token for token in tokenizer.get_vocab() if len(token) == 1))
+            raise ValueError(
+                f"character {lost!r} (U+{ord(lost):04X}) is unknown to this tokeniser: "
+                f"expected characters among {known!r}; leave it out"
+            )
+    return torch.tensor(tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids, dtype=torch.int64)

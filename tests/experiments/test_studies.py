@@ -1,0 +1,196 @@
+"""Every study writes its figure and its table, and some of the facts that they are about hold."""
+
+import csv
+import importlib
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import experiments.studies
+from experiments.studies import (
+    fifty_layers,
+    flat_and_sharp_minima,
+    linear_collapse,
+    moving_average,
+    norm_batch_size,
+    publish,
+    saddle_and_plateau,
+    softmax_nll,
+    variance_covariance,
+)
+from experiments.studies import optimizer_steps as optimiser_steps
+
+FOLDER = Path(experiments.studies.__file__).parent
+STUDIES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
+SHORT = {  # settings with which a long study ends in a second or two
+    "fifty_layers": {"seeds": 2},
+    "flat_and_sharp_minima": {"seeds": 2, "limit": 20},
+    "linear_collapse": {"steps": 20},
+    "norm_batch_size": {"seeds": 2, "epochs": 1, "sizes": (16, 64)},
+    "optimiser_steps": {"steps": 20},
+    "saddle_and_plateau": {"steps": 20},
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_writes_one_picture_and_one_table(name, tmp_path, capsys):
+    importlib.import_module(f"experiments.studies.{name}").main(tmp_path / "new", **SHORT.get(name, {}))
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {f"{name}.png", f"{name}.csv"}
+    with Image.open(tmp_path / "new" / f"{name}.png") as picture:
+        picture.load()
+        assert min(picture.size) > 500
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 20  # something is drawn on it, in colour
+    with open(tmp_path / "new" / f"{name}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) > 1
+    assert len(capsys.readouterr().out.splitlines()) == len(rows) + 1
+
+
+def test_each_study_says_what_it_is_and_how_it_is_run():
+    for name in STUDIES:
+        doc = importlib.import_module(f"experiments.studies.{name}").__doc__
+        assert f"python -m experiments.studies.{name} [FOLDER]" in doc, name
+        assert f"{name}.png and {name}.csv" in doc, name
+
+
+def test_a_table_with_uneven_lines_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="fields not in fieldnames"):
+        publish(tmp_path / "new", "uneven", None, [{"a": 1}, {"a": 1, "b": 2}])
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_command_takes_a_folder_and_shows_the_docstring(monkeypatch, capsys, tmp_path):
+    folders = []
+    monkeypatch.setattr("sys.argv", ["study", str(tmp_path)])
+    experiments.studies.run(folders.append, "What it is.")
+    assert folders == [tmp_path]
+    monkeypatch.setattr("sys.argv", ["study", "--help"])
+    with pytest.raises(SystemExit):
+        experiments.studies.run(folders.append, "What it is.")
+    assert "What it is." in capsys.readouterr().out
+
+
+def test_fifty_layers_overflow_vanish_or_hold():
+    def last(rule: str, act: nn.Module) -> float:
+        return fifty_layers.outputs(fifty_layers.RULES[rule][0], act, 0)[-1].double().std().item()
+
+    assert math.isnan(last("standard normal", nn.Identity()))
+    assert last("normal, std 0.01", nn.ReLU()) == 0
+    assert 0.1 < last("Glorot", nn.Identity()) < 10
+    assert last("Glorot", nn.ReLU()) < 1e-5
+    assert 0.01 < last("Kaiming", nn.ReLU()) < 100
+
+
+def test_both_ways_give_the_variance_and_covariance_of_a_reference():
+    x, y = variance_covariance.points(3.0, 500)
+    right = torch.cov(torch.stack([x, y]), correction=0)
+    for way in (variance_covariance.of_deviations, variance_covariance.of_products, variance_covariance.of_torch):
+        torch.testing.assert_close(way(x, x), right[0, 0], rtol=1e-12, atol=0)
+        torch.testing.assert_close(way(x, y), right[0, 1], rtol=1e-12, atol=0)
+    far = variance_covariance.row(10_000.0, "variance")
+    assert far["products, float32"] > 0.5 > 1e-4 > far["deviations, float32"]
+
+
+def test_a_moving_average_is_momentums_and_unbiased_keeps_a_constant():
+    torch.testing.assert_close(
+        moving_average.moving_average(torch.full((2, 9), 3.0), 0.9, True), torch.full((2, 9), 3.0)
+    )
+    weight = nn.Parameter(torch.zeros(1))
+    optimiser = optimiser_steps.Momentum([weight], lr=1.0, momentum=0.7)
+    gradients, before = torch.tensor([2.0, -1.0, 0.5]), 0.0
+    averages = moving_average.moving_average(gradients, 0.7, False)
+    for gradient, average in zip(gradients, averages, strict=True):
+        weight.grad = gradient[None]
+        optimiser.step()
+        assert before - weight.item() == pytest.approx(average.item(), abs=1e-6)
+        before = weight.item()
+
+
+def test_step_tables_are_the_optimisers_own_steps():
+    start = torch.tensor(optimiser_steps.START)
+    for name, (make, _) in optimiser_steps.OPTIMIZERS.items():
+        rows = optimiser_steps.table(name, *optimiser_steps.descend(make, optimiser_steps.valley, start, 3))
+        assert [(row["step"], row["parameter"]) for row in rows] == [(s, p) for s in (1, 2, 3) for p in "xy"]
+        for now, following in zip(rows, rows[2:], strict=False):
+            assert now["after"] == following["before"]
+        for row in rows:
+            slope = 1 if row["parameter"] == "x" else 30
+            assert row["gradient"] == pytest.approx(slope * row["before"], rel=1e-5)
+            assert row["before"] + row["update"] == pytest.approx(row["after"], abs=1e-6)
+    plain = optimiser_steps.descend(optimiser_steps.OPTIMIZERS["SGD"][0], optimiser_steps.valley, start, 2)[0]
+    torch.testing.assert_close(plain[2], start * torch.tensor([1 - 0.04, 1 - 0.04 * 30]) ** 2)
+
+
+def test_steps_needed_counts_from_where_the_loss_stays_low():
+    assert optimiser_steps.steps_needed(torch.tensor([1.0, 1e-4, 1.0, 1e-4, 1e-5])) == 3
+    assert optimiser_steps.steps_needed(torch.tensor([1.0, 1e-4, 1.0])) is None
+
+
+def test_saddle_and_plateau_are_flat_where_they_should_be_and_escapes_are_counted():
+    for loss, place in ((saddle_and_plateau.saddle, [0.0, 0.0]), (saddle_and_plateau.plateau, [9.0, 9.0])):
+        w = torch.tensor(place, requires_grad=True)
+        assert torch.autograd.grad(loss(w), w)[0].norm().item() < 1e-6
+    assert saddle_and_plateau.saddle(torch.tensor([0.0, 1.0])) < saddle_and_plateau.saddle(torch.zeros(2))
+    assert saddle_and_plateau.first_steps(torch.tensor([[False, False], [True, False], [True, False]])) == [1, None]
+
+
+def test_a_stack_of_linear_layers_is_one_matrix_of_the_narrowest_rank():
+    layers = linear_collapse.stack(1)
+    matrix, x = linear_collapse.collapsed(layers), torch.randn(9, linear_collapse.SIZES[0], dtype=torch.float64)
+    torch.testing.assert_close(layers(x), x @ matrix.T, rtol=0, atol=1e-12)
+    assert torch.linalg.matrix_rank(matrix) == min(linear_collapse.SIZES)
+
+
+def test_log_sum_exp_is_torchs_loss_and_the_naive_way_overflows():
+    logits = torch.tensor([3.0, -2.0, 0.5])
+    expected = softmax_nll.loss_and_gradient(softmax_nll.torchs, logits, 1)
+    for compute in (softmax_nll.naive, softmax_nll.log_sum_exp):
+        assert softmax_nll.loss_and_gradient(compute, logits, 1) == pytest.approx(expected)
+    large = softmax_nll.row(100.0)
+    assert large["as written: loss"] == math.inf
+    assert large["log-sum-exp: loss"] == large["torch: loss"] == 100
+
+
+def test_curvature_is_the_largest_eigenvalue_and_profiles_pass_through_the_weights(monkeypatch):
+    torch.manual_seed(0)
+    x, y = torch.randn(40, 4), torch.randint(3, (40,))
+    monkeypatch.setattr(flat_and_sharp_minima, "digits", lambda split: (x, y))
+    net = nn.Sequential(nn.Linear(4, 3))
+    monkeypatch.setattr(flat_and_sharp_minima, "NET", net)
+    weights = {name: w.detach() for name, w in net.named_parameters()}
+    flat = torch.cat([w.flatten() for w in weights.values()])
+
+    def loss(numbers: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(x @ numbers[:12].view(3, 4).T + numbers[12:], y)
+
+    largest = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, flat)).max().item()
+    assert flat_and_sharp_minima.curvature(weights, rounds=200) == pytest.approx(largest, rel=1e-3)
+    profile = flat_and_sharp_minima.around(weights, "train")
+    assert profile[len(profile) // 2].item() == pytest.approx(loss(flat).item(), rel=1e-5)
+    assert profile.min() > 0
+    assert profile[0] != profile[-1]
+
+
+def test_norms_and_batch_sizes_see_the_same_samples_in_the_same_order(monkeypatch):
+    seen = []
+
+    class Recorder(norm_batch_size.PlainConvNet):
+        def forward(self, x):
+            if self.training:
+                seen.append(x)
+            return super().forward(x)
+
+    monkeypatch.setattr(norm_batch_size, "PlainConvNet", Recorder)
+    samples = []
+    for norm, _ in norm_batch_size.NORMS.values():
+        for size in (32, 64):
+            seen.clear()
+            assert 0 < norm_batch_size.error_of(norm, size, seed=0, epochs=1) < 50
+            assert {len(x) for x in seen} == {size}
+            samples.append(torch.cat(seen))
+    assert len(samples[0]) == 1408
+    assert all(torch.equal(samples[0], other) for other in samples[1:])

@@ -1,0 +1,98 @@
+"""Every recipe parses, builds, trains and tests through the real command, on small data in the real formats."""
+
+import importlib
+import inspect
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo.command import recipes
+from zoo.command.main import main
+from zoo.command.verbs import grow
+
+SMOKE = recipes.ROOT / "_smoke.yaml"
+NAMES = recipes.names()
+
+
+def parameters(kind: type) -> set[str]:
+    """What a class takes, also through `**options` that its bases take."""
+    names: set[str] = set()
+    for base in kind.__mro__:
+        own = inspect.signature(base.__init__).parameters.values()
+        names |= {parameter.name for parameter in own}
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in own):
+            break
+    return names
+
+
+def kind_of(name: str, part: str) -> type:
+    module, _, kind = recipes.read(recipes.find(name))[part]["class_path"].rpartition(".")
+    return getattr(importlib.import_module(module), kind)
+
+
+def options_for(name: str, folder: Path) -> list[str]:
+    takes = parameters(kind_of(name, "data"))
+    small = {
+        "data_dir": folder,
+        "train_size": 24,
+        "test_size": 20,
+        "val_size": 20,
+        "batch_size": 8,
+        "eval_batch_size": 8,
+        "size": 64,
+    }
+    words = [word for key, value in small.items() if key in takes for word in (f"--data.{key}", str(value))]
+    small = {"num_layers": 2, "grid": 16, "pool_size": 8, "eval_steps": "[4, 8]"}
+    takes = parameters(kind_of(name, "model"))
+    return words + [word for key, value in small.items() if key in takes for word in (f"--model.{key}", str(value))]
+
+
+def test_there_are_recipes_and_each_is_found_under_its_name():
+    assert {"fashion_mnist/flagship", "mnist/under-8k", "digits/small", "cifar10/resnet18"} <= set(NAMES)
+    assert all(recipes.name_of(recipes.find(name)) == name for name in NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_is_complete_and_short(name):
+    text = recipes.find(name).read_text()
+    content = recipes.read(recipes.find(name))
+    expect = recipes.Expect(**content["expect"])
+    assert text.startswith("# ")
+    assert len(text.splitlines()) <= 40
+    assert {"expect", "seed_everything", "model", "data", "trainer"} == content.keys()
+    assert expect.source
+    assert not (expect.cost == "cpu" and content["trainer"]["precision"] != "32-true"), "CPU recipes are 32-true"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_trains_and_tests(name, fake_data, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZOO_DATA", str(fake_data))  # for what a module reads, such as weights
+    options = ["--config", str(SMOKE), *options_for(name, fake_data)]
+    assert main(["fit", name, *options]) == 0, capfd.readouterr().err
+    assert main(["test", name, *options]) == 0, capfd.readouterr().err
+    fitted, tested = sorted(Path("runs", name).iterdir())
+    assert (fitted / "checkpoints" / "last.ckpt").is_file()
+    assert (fitted / "config.yaml").is_file()
+    pictures = {path.stem for path in tested.glob("pictures/*.png")}
+    named = recipes.read(recipes.find(name))["trainer"].get("callbacks", [])
+    assert len(pictures) >= sum("Gallery" in callback["class_path"] for callback in named)
+
+
+def test_a_trained_automaton_is_put_on_the_shelf(fake_data, tmp_path, monkeypatch, capfd):
+    name = "generation/texture-nca-168"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZOO_DATA", str(fake_data))
+    assert main(["fit", name, "--config", str(SMOKE), *options_for(name, fake_data)]) == 0, capfd.readouterr().err
+    (checkpoint,) = Path("runs").rglob("last.ckpt")
+    monkeypatch.setattr(grow, "SHELF", tmp_path / "shelf")
+    monkeypatch.setattr(sys, "argv", ["export_automaton.py", str(checkpoint), "mine", "a texture"])
+    runpy.run_path(str(recipes.ROOT / "scripts" / "export_automaton.py"), run_name="__main__")
+    net, card = grow.load(tmp_path / "shelf" / "mine.safetensors")
+    saved = torch.load(checkpoint, weights_only=True)
+    assert all(torch.equal(value, saved["state_dict"][f"net.{key}"]) for key, value in net.state_dict().items())
+    assert (card["texture"], card["recipe"], card["steps"]) == ("a texture", name, str(saved["global_step"]))
+    assert all(float(card[key]) > 0 for key in ("style_loss", "style_drop", "stability"))

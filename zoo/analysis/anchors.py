@@ -1,0 +1,73 @@
+"""Anchor boxes that suit a data set: k-means on box sizes.
+
+Redmon and Farhadi 2017, "YOLO9000: Better, Faster, Stronger", section 2, "Dimension Clusters": k-means with the
+distance 1 - IoU of two boxes laid on the same corner, since Euclidean distance errs more on large boxes than on small.
+N boxes, K anchors; sizes are (width, height) in fractions of the image.
+"""
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+
+def iou(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes (N, 2) and anchors (K, 2) that share a corner: (N, K).
+
+    >>> iou(np.array([[2.0, 2.0]]), np.array([[2.0, 1.0], [4.0, 4.0]]))
+    array([[0.5 , 0.25]])
+    """
+    common = np.minimum(sizes[:, None], anchors).prod(2)
+    return common / (sizes.prod(1)[:, None] + anchors.prod(1) - common)
+
+
+def mean_iou(sizes: np.ndarray, anchors: np.ndarray) -> float:
+    """Mean over the boxes (N, 2) of the IoU with the anchor (K, 2) that fits best."""
+    return float(iou(sizes, anchors).max(1).mean())
+
+
+def fit_anchors(sizes: np.ndarray, k: int, starts: int = 20, seed: int = 0) -> np.ndarray:
+    """The `k` anchors (k, 2) with the best mean IoU that were found, smallest area first.
+
+    Each start climbs: boxes go to the anchor of largest IoU, and an anchor moves to the mean or the median of its
+    boxes only if their IoU grows. The first start is the answer of Euclidean k-means, so the result is never worse.
+
+    Args:
+        sizes: (N, 2), all above 0.
+        k: how many.
+        starts: Euclidean k-means, and k-means++ with the distance 1 - IoU for the others.
+        seed: of the starts.
+
+    Raises:
+        ValueError: if there are fewer than `k` different sizes.
+    """
+    different = len(np.unique(sizes, axis=0))
+    if not 1 <= k <= different:
+        raise ValueError(f"k is {k}: expected 1 to {different}, the number of different box sizes")
+    draw = np.random.default_rng(seed)
+    euclidean = KMeans(k, n_init=10, random_state=seed).fit(sizes).cluster_centers_
+    found = [_climb(sizes, start) for start in (euclidean, *(_spread(sizes, k, draw) for _ in range(starts - 1)))]
+    best = max(found, key=lambda anchors: mean_iou(sizes, anchors))
+    return best[np.argsort(best.prod(1))]
+
+
+def _spread(sizes: np.ndarray, k: int, draw: np.random.Generator) -> np.ndarray:
+    """k-means++ (Arthur and Vassilvitskii 2007): each further anchor is a box drawn by its squared distance."""
+    anchors = sizes[draw.integers(len(sizes), size=1)]
+    while len(anchors) < k:
+        weight = (1 - iou(sizes, anchors).max(1)) ** 2
+        anchors = np.concatenate([anchors, sizes[draw.choice(len(sizes), size=1, p=weight / weight.sum())]])
+    return anchors
+
+
+def _climb(sizes: np.ndarray, anchors: np.ndarray, steps: int = 300) -> np.ndarray:
+    anchors, best = anchors.copy(), -1.0
+    for _ in range(steps):
+        table = iou(sizes, anchors)
+        nearest, value = table.argmax(1), table.max(1).mean()
+        if value <= best + 1e-7:
+            break
+        best = value
+        for i in np.unique(nearest):
+            mine = sizes[nearest == i]
+            tried = np.stack([anchors[i], mine.mean(0), np.median(mine, 0)])
+            anchors[i] = tried[iou(mine, tried).mean(0).argmax()]
+    return anchors

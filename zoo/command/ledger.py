@@ -1,0 +1,127 @@
+"""The ledger of results (`results.csv`), and the tables made from it. Nothing here imports torch.
+
+Only `zoo reproduce` writes rows. Newer rows of the same recipe and seed supersede older ones in the tables.
+"""
+
+import csv
+import io
+import re
+import statistics
+from pathlib import Path
+
+from filelock import FileLock
+
+from datamodules.io import atomic_write
+from zoo.command import recipes
+
+LEDGER = recipes.ROOT / "results.csv"
+COLUMNS = (
+    "recipe", "seed", "metric", "value", "best", "target", "met", "seconds", "tflop", "parameters",
+    "device", "versions", "commit", "date",
+)  # fmt: skip
+BEGIN, END = "<!-- results: written by `zoo results` -->", "<!-- end of results -->"
+
+
+def rows() -> list[dict[str, str]]:
+    """All rows, oldest first."""
+    if not LEDGER.is_file():
+        return []
+    with open(LEDGER, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append(row: dict) -> None:
+    """Adds a row; processes that add one at the same time wait for each other.
+
+    Raises:
+        ValueError: if the row has other keys than `COLUMNS`.
+    """
+    if row.keys() != set(COLUMNS):
+        raise ValueError(f"a ledger row has the keys {sorted(row)}: expected {sorted(COLUMNS)}")
+    with FileLock(LEDGER.with_suffix(".lock")):
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows([*rows(), row])
+        with atomic_write(LEDGER) as file:
+            file.write_text(text.getvalue())
+
+
+def latest(recipe: str) -> list[dict[str, str]]:
+    """The newest row of each seed of a recipe, by seed; rows of a net of another size are of an older recipe."""
+    own = [row for row in rows() if row["recipe"] == recipe]
+    newest = {int(row["seed"]): row for row in own if row["parameters"] == own[-1]["parameters"]}
+    return [newest[seed] for seed in sorted(newest)]
+
+
+def summarize_recipe(recipe: str) -> dict[str, str]:
+    """What a table says of a recipe: its result over all seeds, or empty strings where there is none."""
+    expect = recipes.expectation(recipe)
+    done = latest(recipe)
+    line = {"recipe": recipe, "metric": expect.metric, "target": str(expect), "cost": expect.cost}
+    if not done:
+        return line | dict.fromkeys(("result", "best", "n", "met", "tflop", "seconds", "parameters", "device"), "")
+    values = [float(row["value"]) for row in done]
+    mean = statistics.mean(values)
+    # A figure is met only by as many seeds as it asks for.
+    met = expect.met(mean) and len(values) >= expect.seeds
+    return line | {
+        "result": f"{mean:.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""),
+        "best": f"{statistics.mean(float(row['best']) for row in done):.4f}",
+        "n": str(len(values)),
+        "met": "yes" if met else "no",
+        "tflop": f"{statistics.mean(float(row['tflop']) for row in done):.3g}",
+        "seconds": f"{statistics.mean(float(row['seconds']) for row in done):.0f}",
+        "parameters": f"{int(done[-1]['parameters']):,}".replace(",", " "),
+        "device": done[-1]["device"],
+    }
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines])
+
+
+def render() -> tuple[str, str]:
+    """RESULTS.md (every recipe, by shelf) and the README's table (featured recipes that have a result)."""
+    summaries = {name: summarize_recipe(name) for name in recipes.names()}
+    columns = ["recipe", "metric", "target", "result", "n", "met", "best", "tflop", "seconds", "parameters", "device"]
+    shelves: dict[str, list[str]] = {}
+    for name in summaries:
+        shelves.setdefault(recipes.shelf(name), []).append(name)
+    tables = "\n\n".join(
+        f"## {shelf.capitalize()}\n\n{_table(columns, [[summaries[name][c] for c in columns] for name in names])}"
+        for shelf, names in sorted(shelves.items())
+    )
+    results = (
+        "# Results\n\nWritten by `zoo results` from `experiments/results.csv`, which only `zoo reproduce` writes; every\n"
+        "run, with its versions, commit and date, is in that file. `result` is the mean over n seeds, ± the standard\n"
+        "deviation, at the last epoch (or over the last epochs, where the recipe says so). `best` is the best epoch on\n"
+        "the test set, shown for reference and never used for selection. `tflop` is the training work in 10¹²\n"
+        "operations as counted by torch (forward, backward and optimizer), `seconds` the time of `fit` on that device.\n"
+        f"An empty result has not been measured yet.\n\n{tables}\n"
+    )
+    short = ["recipe", "metric", "target", "result", "n", "tflop", "seconds", "parameters"]
+    featured = [line for name, line in summaries.items() if line["result"] and recipes.expectation(name).featured]
+    return results, _table(short, [[line[c] for c in short] for line in featured])
+
+
+def publish() -> list[Path]:
+    """Writes RESULTS.md and the README's table; returns the files.
+
+    Raises:
+        ValueError: if the README lacks the two marks between which the table stands.
+    """
+    root = recipes.ROOT.parent
+    results, short = render()
+    readme = (root / "README.md").read_text()
+    if BEGIN not in readme or END not in readme:
+        raise ValueError(f"README.md lacks the marks {BEGIN!r} and {END!r}: the table goes between them; restore them")
+    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    written = {
+        root / "RESULTS.md": results,
+        root / "README.md": pattern.sub(lambda _: f"{BEGIN}\n{short}\n{END}", readme),
+    }
+    for path, text in written.items():
+        with atomic_write(path) as file:
+            file.write_text(text)
+    return list(written)
