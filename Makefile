@@ -1,21 +1,28 @@
-# Two commands from a bare clone: `make demo` and `make test`. Each builds .venv first if it is not there.
+# Two commands from a bare clone: `make demo` and `make test`. Each builds .venv first if it does not exist.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test types coverage lock clean
 
 demo: .venv/ready
 	$(BIN)/zoo demo
 
 test: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --durations=8
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10
+
+types: .venv/ready
+	$(BIN)/mypy
+
+coverage: .venv/ready
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term-missing:skip-covered
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is %s; try make PYTHON=python3.12" % sys.version.split()[0])'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 

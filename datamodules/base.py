@@ -1,4 +1,4 @@
-"""The base of all datamodules: data sets and their splits, loaders, and the position within an epoch."""
+"""The base class of all datamodules: data sets and their splits, loaders, and the position within an epoch."""
 
 import os
 from abc import ABC, abstractmethod
@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.io import data_dir as default_data_dir
-from datamodules.loader import Loader, identity_collate
+from datamodules.loader import Loader, identity_collate, num_samples
 
-SPLIT_SEED = 0  # the validation images stay the same whatever the seed of a run
-TEST_SHARE = VAL_SHARE = 0.15  # of the user's own data where they come without splits
+SPLIT_SEED = 0  # the validation samples stay the same whatever the seed of a run
+TEST_SHARE = VAL_SHARE = 0.15  # of the user's own data, if they come without splits
 
 
 class Data(LightningDataModule, ABC):
@@ -22,7 +22,7 @@ class Data(LightningDataModule, ABC):
     The validation loaders come as a dict, so that a module can log under the name of the split.
 
     Args:
-        data_dir: folder of all data sets; default `$ZOO_DATA`, else `data`.
+        data_dir: the data folder, which holds all data sets; default `$ZOO_DATA`, else `data`.
         batch_size: of training, per device.
         eval_batch_size: of validation and test, per device.
         watch_test: also evaluate the test set after each epoch, as a curve next to validation's. Nothing is chosen by
@@ -60,11 +60,11 @@ class Data(LightningDataModule, ABC):
         """The data sets "train", "val" (may be missing) and "test" (may be missing)."""
 
     def loader_options(self) -> dict[str, Any]:
-        """Further arguments of `Loader`, such as how samples are collated into a batch."""
+        """Further arguments of `Loader`, such as the function that collates samples into a batch."""
         return {"collate": identity_collate}
 
     def metadata(self) -> dict[str, Any]:
-        """What a checkpoint must record of the data to be usable without them: plain lists, numbers and strings."""
+        """Facts about the data that a checkpoint needs to be usable without them: plain lists, numbers and strings."""
         return {}
 
     def setup(self, stage: str) -> None:
@@ -72,13 +72,15 @@ class Data(LightningDataModule, ABC):
             self.datasets = self.make_datasets()
 
     def resolved_seed(self) -> int:
+        """The given seed, else Lightning's global one, else 0."""
         return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
 
     def _loader(self, split: str, **options: Any) -> Loader:
         shuffle = split == "train"
         if self.trainer is not None:
             options |= {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-            shuffle = shuffle and not self.trainer.overfit_batches  # which must be the same in each epoch
+            # The overfitted batches must be the same in each epoch. Lightning sets the attribute outside `__init__`.
+            shuffle = shuffle and not self.trainer.overfit_batches  # type: ignore[attr-defined]
         size = self.batch_size if split == "train" else self.eval_batch_size
         options = {"shuffle": shuffle, "seed": self.resolved_seed(), **self.loader_options(), **options}
         return Loader(self.datasets[split], size, **options)
@@ -92,7 +94,8 @@ class Data(LightningDataModule, ABC):
 
     def val_dataloader(self) -> dict[str, Loader]:
         watched = ["val", "test"] if self.watch_test else ["val"]
-        return {split: self._loader(split) for split in watched if len(self.datasets.get(split, ()))}
+        present = [split for split in watched if split in self.datasets and num_samples(self.datasets[split])]
+        return {split: self._loader(split) for split in present}
 
     def test_dataloader(self) -> Loader:
         return self._loader("test")
@@ -100,12 +103,12 @@ class Data(LightningDataModule, ABC):
     def predict_dataloader(self) -> Loader:
         return self._loader("test")
 
-    # Lightning restores the loader itself, except where a module asked for `estimated_stepping_batches` before.
+    # Lightning itself restores the loader, except if a module read `estimated_stepping_batches` before.
     def state_dict(self) -> dict[str, int]:
         return self.train_loader.state_dict() if self.train_loader else {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        if self.trainer.state.fn == "fit":
+        if self.trainer is not None and self.trainer.state.fn == "fit":
             self._resume_at = state
 
 
@@ -113,7 +116,7 @@ def hold_out(n: int, val_size: int) -> tuple[Tensor, Tensor]:
     """Indices of training and validation among `n` samples: the same ones whatever the seed of a run.
 
     Raises:
-        ValueError: if `val_size` leaves nothing to train on.
+        ValueError: if `val_size` leaves no sample for training.
     """
     if not 0 <= val_size < n:
         raise ValueError(f"val_size is {val_size}: expected 0 to {n - 1}, as there are {n} training samples")

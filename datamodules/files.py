@@ -1,8 +1,4 @@
-"""Files: those of a data set found, here, in a system folder, by download or by Debian's package; new ones written.
-
-A file of a data set counts only if its md5 is right. New files, of any kind, are put together beside their place and
-moved there when they are whole, so that whatever is interrupted leaves nothing half done behind.
-"""
+"""The files of a data set: found locally, downloaded, or taken from a Debian package, and verified by their md5."""
 
 import gzip
 import hashlib
@@ -14,22 +10,23 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-SYSTEM = Path("/usr/share/datasets")  # where Debian's dataset-* packages put their files
+SYSTEM_FOLDER = Path("/usr/share/datasets")  # where Debian's dataset-* packages put their files
 DOWNLOAD_TIMEOUT = 20  # seconds without an answer
+COMMAND_TIMEOUT = 300  # seconds
 
 
 def missing_or_corrupt(root: Path, files: dict[str, str]) -> list[str]:
-    """The files that are not under `root`.
+    """The names of the files that are missing under `root`.
 
     Args:
         root: folder.
         files: path below `root` -> md5.
 
     Raises:
-        ValueError: if a file is there but is not what it should be; it is left alone.
+        ValueError: if a file has another md5; it is left as it is.
     """
-    absent = [name for name in files if not (root / name).is_file()]
-    for name in files.keys() - set(absent):
+    missing = [name for name in files if not (root / name).is_file()]
+    for name in files.keys() - set(missing):
         with open(root / name, "rb") as file:
             found = hashlib.file_digest(file, "md5").hexdigest()
         if found != files[name]:
@@ -37,24 +34,26 @@ def missing_or_corrupt(root: Path, files: dict[str, str]) -> list[str]:
                 f"{root / name} is damaged: expected md5 {files[name]}, found {found} "
                 f"({(root / name).stat().st_size} bytes); delete it, and it is fetched again"
             )
-    return absent
+    return missing
 
 
 def ensure_files(name: str, root: Path, files: dict[str, str], sources: dict[str, Callable[[Path], None]]) -> None:
-    """Sees to it that `files` stand under `root`, trying the `sources` in order.
+    """Makes sure that `files` exist under `root`; if some are missing, tries the `sources` in order.
+
+    A source writes into a temporary folder, and its files are moved only when all of them are verified.
 
     Args:
         name: of the data set, for messages.
-        root: folder of all data sets.
+        root: the data folder.
         files: path below `root` -> md5.
-        sources: what a way is called -> function that writes the files below the folder it is given.
+        sources: name of a source -> function that writes the files below the folder that it is given.
 
     Raises:
-        ValueError: if a file is damaged.
-        FileNotFoundError: if no way led there; says what was tried.
+        ValueError: if a file under `root` is damaged.
+        FileNotFoundError: if no source worked; lists what was tried.
     """
-    absent = missing_or_corrupt(root, files)
-    if not absent:
+    missing = missing_or_corrupt(root, files)
+    if not missing:
         return
     failures = []
     for source, fetch in sources.items():
@@ -69,22 +68,23 @@ def ensure_files(name: str, root: Path, files: dict[str, str], sources: dict[str
                     os.replace(Path(folder) / file, root / file)
             return
         except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
-            failures.append(f"{source} ({_short(error)})")
+            failures.append(f"{source} ({_reason(error)})")
     raise FileNotFoundError(
-        f"{name}: {absent[0]} is not under {root}, and nothing else worked: {'; '.join(failures)}. "
+        f"{name}: {missing[0]} is missing under {root}, and no source worked: {'; '.join(failures)}. "
         "Remedies: point ZOO_DATA (or --data.data_dir) at a folder that holds it, connect to the network "
         "so that it can be downloaded, or put the original files there by hand"
     )
 
 
-def _short(error: Exception) -> str:
-    said = getattr(error, "stderr", None)  # of a command, which may warn of other things before
-    detail = said.strip().splitlines()[-1] if said and said.strip() else str(error)
+def _reason(error: Exception) -> str:
+    """An error in one short line; of a failed command its last line, as it may print warnings before."""
+    stderr = (getattr(error, "stderr", None) or "").strip()
+    detail = stderr.splitlines()[-1] if stderr else str(error)
     return " ".join(detail.split())[:160] or type(error).__name__
 
 
 def torchvision_download(dataset: type) -> Callable[[Path], None]:
-    """A way for `ensure_files`: torchvision's own download of `dataset`."""
+    """A source for `ensure_files`: torchvision's own download of `dataset`."""
 
     def fetch(folder: Path) -> None:
         before = socket.getdefaulttimeout()
@@ -98,7 +98,7 @@ def torchvision_download(dataset: type) -> Callable[[Path], None]:
 
 
 def unpack(source: Path, target: Path) -> None:
-    """Writes every `source/*.gz` unpacked into `target`."""
+    """Decompresses every `source/*.gz` into `target`."""
     if not source.is_dir():
         raise FileNotFoundError(f"no {source}")
     target.mkdir(parents=True, exist_ok=True)
@@ -108,21 +108,24 @@ def unpack(source: Path, target: Path) -> None:
 
 
 def debian_package(package: str, inside: Path, target: str) -> Callable[[Path], None]:
-    """A way for `ensure_files`: fetch and unpack a Debian package, with no need of root.
+    """A source for `ensure_files`: downloads and unpacks a Debian package, without root.
 
     Args:
         package: its name.
         inside: the folder in it that holds the .gz files.
-        target: where they go, below the folder of all data sets.
+        target: the folder for them, below the data folder.
     """
 
     def fetch(folder: Path) -> None:
         if not shutil.which("apt-get") or not shutil.which("dpkg"):
             raise FileNotFoundError("no apt-get here")
         folder = folder.absolute()  # the commands run inside it
-        run = {"cwd": folder, "check": True, "capture_output": True, "text": True, "timeout": 300}
-        subprocess.run(["apt-get", "download", package], **run)
-        subprocess.run(["dpkg", "-x", next(folder.glob("*.deb")), "package"], **run)
+        _run("apt-get", "download", package, folder=folder)
+        _run("dpkg", "-x", str(next(folder.glob("*.deb"))), "package", folder=folder)
         unpack(folder / "package" / inside.relative_to("/"), folder / target)
 
     return fetch
+
+
+def _run(*command: str, folder: Path) -> None:
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=COMMAND_TIMEOUT)

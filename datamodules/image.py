@@ -1,8 +1,8 @@
-"""What the datamodules of images share."""
+"""The base classes of the datamodules whose batches have images."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,13 +22,13 @@ class ImageData(Data):
 
     Args:
         val_size: images taken out of train for validation; 0 trains on all and validates on none.
-        augment: applied to training batches on the device, in this order.
-        mean, std: statistics to normalize with instead of the data set's; (0,) and (1,) leave 0..1 as it is.
+        augment: augmentations of training batches on the device, in this order.
+        mean, std: statistics to normalize with instead of the data set's own; (0,) and (1,) leave 0..1 as it is.
         options: see `Data`.
 
     Attributes:
         mean, std: per channel, of images in 0..1.
-        classes: their names, in the order of the labels.
+        classes: names of the classes, in the order of the labels.
         image_shape: (C, H, W).
     """
 
@@ -39,6 +39,7 @@ class ImageData(Data):
 
     def __init__(
         self,
+        *,  # else the first would be taken for the data folder, which `Data` takes first
         val_size: int = 5000,
         augment: list[Augmentation] | None = None,
         mean: tuple[float, ...] | None = None,
@@ -64,9 +65,12 @@ class ImageData(Data):
         known = ("classes", "mean", "std", "image_shape")
         return {name: list(getattr(self, name)) for name in known if hasattr(self, name)}
 
-    def on_after_batch_transfer(self, batch: NamedTuple, dataloader_idx: int) -> NamedTuple:
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """A batch (a NamedTuple with an `image`) from uint8 to normalized, in training augmented."""
+        assert self.trainer is not None
         batch = batch._replace(image=batch.image.float() / 255)
         if self.trainer.training and self.augment:
+            assert self.train_loader is not None
             generator = self.train_loader.generator(batch.image.device)
             for augmentation in self.augment:
                 batch = augmentation(batch, generator)
@@ -85,14 +89,22 @@ class ImageData(Data):
 
 
 class TorchvisionImages(ImageData):
-    """A data set of torchvision's that fits in memory. Subclasses name it, its files and its statistics."""
+    """Base class for torchvision's data sets that fit in memory.
 
-    name: ClassVar[str]
+    A subclass defines the class attributes below, and those of `ImageData`.
+
+    Attributes:
+        name: of the data set, for messages.
+        dataset: torchvision's class.
+        checksums: path of a file below `data_dir` -> md5.
+    """
+
+    name: str
     dataset: ClassVar[type]
-    checksums: ClassVar[dict[str, str]]  # path below data_dir -> md5
+    checksums: ClassVar[dict[str, str]]
 
     def sources(self) -> dict[str, Callable[[Path], None]]:
-        """Where to get the files from, in order; see `datamodules.files.ensure_files`."""
+        """The sources of the files, in order; see `datamodules.files.ensure_files`."""
         return {"torchvision's download": files.torchvision_download(self.dataset)}
 
     def prepare_data(self) -> None:

@@ -1,6 +1,6 @@
 """Reading and writing files: one rule for where a file is looked for, and new files that are complete or absent.
 
-Everything that writes a file of its own uses `atomic_write`, and everything that is given a path uses `find_file`.
+Everything that takes a path from the user uses `find_file`, and everything that writes a file uses `atomic_write`.
 """
 
 import os
@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".we
 
 
 def data_dir(given: str | os.PathLike | None = None) -> Path:
-    """The folder of all data sets: the given one, else `$ZOO_DATA`, else `data`."""
+    """The data folder, which holds all data sets: the given one, else `$ZOO_DATA`, else `data`."""
     return Path(given or os.environ.get("ZOO_DATA") or "data")
 
 
@@ -24,16 +24,18 @@ def find_file(path: str | os.PathLike, what: str, folder: str | os.PathLike | No
 
     Args:
         path: as given; an absolute path is taken as it is.
-        what: what is expected, for the error message, such as "an image file".
-        folder: the data folder; see `data_dir`.
+        what: the kind of file that is expected, for the error message, such as "an image file".
+        folder: the data folder; default as in `data_dir`.
 
     Raises:
-        FileNotFoundError: if it is at neither place.
+        FileNotFoundError: if it exists in neither.
     """
     folder = data_dir(folder)
     for place in (Path(path), folder / path):
         if place.exists():
             return place
+    if Path(path).is_absolute():
+        raise FileNotFoundError(f"{path} does not exist: expected {what}; check the path")
     raise FileNotFoundError(
         f"{path} does not exist, neither here nor in {folder}: expected {what}; check the path, "
         "or point ZOO_DATA (or --data.data_dir) at the folder that holds it"
@@ -45,7 +47,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path next to `path` to write to, and renames it to `path` at the end; creates the folder.
 
     Raises:
-        OSError: if the file cannot be written; what was there before is left as it was.
+        OSError: if the file cannot be written; an older file of this name stays as it was.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -53,15 +55,15 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())  # or after a crash the new name might stand for an empty file
+            os.fsync(file.fileno())  # without this the new name might lead to an empty file after a crash
         os.replace(temporary, path)
     except Exception as error:
-        # Libraries clean up after an OSError, and the error that they raise then may be of another type.
+        # Libraries clean up after an OSError, and may raise an error of another type while they do.
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
         raise OSError(
-            f"{path} could not be written ({cause.strerror or cause}), and what was there before is left as it was: "
+            f"{path} could not be written ({cause.strerror or cause}), and an older file of this name stays as it was: "
             "expected a writable folder with enough space; free some space, or choose another folder"
         ) from cause
     finally:
@@ -70,7 +72,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:
-    """Opens an image file, turned upright, in PIL mode `mode` ("RGB" or "L"); transparent parts become white.
+    """Reads an image file, turned upright, in PIL mode `mode` ("RGB" or "L"); transparent parts become white.
 
     Raises:
         ValueError: if PIL cannot read the file as an image.
@@ -79,7 +81,7 @@ def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
+            if image.mode.startswith("I"):  # 16 bits, which PIL would clip at 255
                 image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
             image = image.convert("RGBA") if image.has_transparency_data else image.convert(mode)
     except FileNotFoundError:
@@ -98,8 +100,10 @@ def read_text(path: Path) -> str:
     """The text of a UTF-8 file, without a byte order mark.
 
     Raises:
-        ValueError: if the file is not UTF-8, or holds no text.
+        ValueError: if the file is not UTF-8, is empty but for white space, or is a folder.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: expected a UTF-8 text file; name a file in it")
     content = path.read_bytes()
     try:
         text = content.decode().removeprefix("\ufeff")
@@ -109,5 +113,5 @@ def read_text(path: Path) -> str:
             "convert it, for instance by `iconv -t UTF-8`"
         ) from None
     if not text.strip():
-        raise ValueError(f"{path} holds no text ({len(content)} bytes): expected some; choose another file")
+        raise ValueError(f"{path} contains no text ({len(content)} bytes): expected some; choose another file")
     return text

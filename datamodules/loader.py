@@ -1,4 +1,4 @@
-"""The loader of every datamodule: order by (seed, epoch), exact on many ranks, resumable inside an epoch."""
+"""The loader of every datamodule: order from (seed, epoch), exact on several ranks, resumable inside an epoch."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -37,33 +37,38 @@ class InMemory(Dataset):
         return InMemory(self.images[indices], self.labels[indices])
 
 
+def num_samples(dataset: Dataset) -> int:
+    """The length of a map-style data set, which torch's base class does not declare."""
+    return len(dataset)  # type: ignore[arg-type]
+
+
 def identity_collate(batch: Any) -> Any:
-    """Collate for data sets whose `__getitems__` already returns a batch."""
+    """Collate function for data sets whose `__getitems__` already returns a batch."""
     return batch
 
 
 class Loader:
-    """Iterates the batches of a map-style data set. Lightning leaves it alone: it is no `DataLoader`.
+    """Iterates over the batches of a map-style data set. It is not a `DataLoader`, so Lightning does not replace it.
 
-    Training (`shuffle=True`): the order is a permutation drawn from (seed, epoch), cut into global
-    batches of `batch_size * world_size`; a rank takes every `world_size`-th sample of each, and the
-    incomplete tail is dropped, so all ranks step together.
-    Evaluation: rank r takes samples r, r + world_size, ...: each sample exactly once, with no padding,
-    cut so that all ranks have the same number of batches (collective calls stay matched) and none is
-    empty; only for that may a batch of size 1 hold two samples.
+    Training (`shuffle=True`): the order is a permutation drawn from (seed, epoch), cut into global batches of
+    `batch_size * world_size`; a rank takes every `world_size`-th sample of each, and the incomplete last batch is
+    dropped, so that all ranks take the same number of steps.
 
-    The position is part of `state_dict`, so a run resumed inside an epoch sees the batches it had not
-    seen. `generator` gives the randomness of the batch last yielded as a function of (seed, epoch,
-    rank, position): augmentation that draws from it resumes with the loader and never touches the
-    global generators.
+    Evaluation: rank r takes samples r, r + world_size, ...: each sample exactly once, without padding, cut so that all
+    ranks have the same number of batches (collective calls stay matched) and none is empty. This is the only case in
+    which a batch of size 1 may contain two samples.
+
+    The position is part of `state_dict`, so that a run resumed inside an epoch sees the rest of its batches.
+    `generator` makes the random numbers of the latest batch a function of (seed, epoch, rank, position): augmentation
+    that draws from it resumes with the loader and never touches the global generators.
 
     Args:
-        dataset: with `__len__` and `__getitem__`, or `__getitems__` (a whole batch at once).
+        dataset: with `__len__` and `__getitem__`, or with `__getitems__`, which returns a complete batch.
         batch_size: samples per rank and batch.
         shuffle: training order (see above) or evaluation order.
         seed: of order and augmentation.
-        rank, world_size: this process among all.
-        num_workers: processes that load; they start anew each epoch, so that they see its number.
+        rank, world_size: number of this process, and of processes.
+        num_workers: processes that load; they are started for each epoch, so that they know its number.
         collate: list of samples -> batch.
         pin_memory: as in torch's DataLoader.
 
@@ -84,9 +89,9 @@ class Loader:
         collate: Callable = identity_collate,
         pin_memory: bool = False,
     ) -> None:
-        if len(dataset) < world_size:
+        if num_samples(dataset) < world_size:
             raise ValueError(
-                f"a data set of {len(dataset)} samples cannot be shared by {world_size} processes: "
+                f"a data set of {num_samples(dataset)} samples cannot be shared by {world_size} processes: "
                 "expected at least one sample each; use fewer devices or more data"
             )
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
@@ -96,7 +101,7 @@ class Loader:
 
     @property
     def batch_sampler(self) -> SimpleNamespace:
-        """Lightning announces the epoch to `loader.batch_sampler.sampler`; a `loader.sampler` it might replace."""
+        """The place where Lightning looks for an object to call `set_epoch` of; a `loader.sampler` it might replace."""
         return SimpleNamespace(sampler=self)
 
     def set_epoch(self, epoch: int) -> None:
@@ -111,14 +116,15 @@ class Loader:
         self.position = self._start = state["position"]
 
     def __len__(self) -> int:
-        least, most = len(self.dataset) // self.world_size, -(-len(self.dataset) // self.world_size)
+        n = num_samples(self.dataset)
+        fewest, most = n // self.world_size, -(-n // self.world_size)  # samples of a rank
         if self.shuffle:
-            return max(1, least // self.batch_size)
-        return min(least, -(-most // self.batch_size))
+            return max(1, fewest // self.batch_size)
+        return min(fewest, -(-most // self.batch_size))
 
     def batches(self) -> list[Tensor]:
-        """The index batches of this rank in this epoch."""
-        n = len(self.dataset)
+        """The sample indices of each batch of this rank in this epoch."""
+        n = num_samples(self.dataset)
         if not self.shuffle:
             return list(torch.arange(self.rank, n, self.world_size).tensor_split(len(self)))
         order = torch.randperm(n, generator=self._seeded(torch.Generator(), self.epoch))
@@ -126,17 +132,17 @@ class Loader:
         return [order[i * size : (i + 1) * size][self.rank :: self.world_size] for i in range(len(self))]
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator: its body runs at the first `next`, after Lightning has announced the epoch.
+        # This is a generator: its body runs at the first `next`, after Lightning has called `set_epoch`.
         self.position, self._start = self._start, 0
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(self.epoch)
         loader = DataLoader(
             self.dataset,
-            batch_sampler=self.batches()[self.position :],
+            batch_sampler=self.batches()[self.position :],  # type: ignore[arg-type]  # any iterable of indices works
             num_workers=self.num_workers,
             collate_fn=self.collate,
             pin_memory=self.pin_memory,
-            generator=torch.Generator(),  # its own, or it would draw a seed from the global one
+            generator=torch.Generator(),  # without one it would draw a seed from the global generator
         )
         try:
             for batch in loader:
@@ -145,13 +151,13 @@ class Loader:
         except (ValueError, OSError) as error:
             if not self.num_workers:
                 raise
-            # In a worker's error the whole traceback stands before what it has to say.
+            # The message of a worker's error contains its complete traceback; only the end of it is the message.
             message = str(error).rpartition(f"\n{type(error).__name__}: ")[2].strip()
-            traceback.clear_frames(error.__traceback__)  # which would keep the workers waiting
+            traceback.clear_frames(error.__traceback__)  # its frames would keep the workers alive
             raise type(error)(message) from error
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
-        """The random numbers that belong to the batch last yielded."""
+        """The generator of the random numbers that belong to the latest batch."""
         return self._seeded(torch.Generator(device), self.epoch, self.rank, self.position)
 
     def _seeded(self, generator: torch.Generator, *key: int) -> torch.Generator:

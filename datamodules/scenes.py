@@ -1,5 +1,10 @@
-"""Drawn scenes."""
+"""Drawn scenes: colored shapes on noisy ground, as images with boxes, classes and words. S side of the image in pixels.
 
+A scene is a function of (seed, index) alone. Shapes are polygons (and the circle), antialiased by their signed
+distance, so that the box of a shape follows from its corners and not from its pixels.
+"""
+
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,35 +20,35 @@ COLORS = {
     "blue": (0.14, 0.27, 0.88),
     "purple": (0.58, 0.18, 0.75),
 }
-SIZES = {"small": (0.07, 0.11), "large": (0.15, 0.24)}  # radius of the circle around it, as a share of the side
+SIZES = {"small": (0.07, 0.11), "large": (0.15, 0.24)}  # bounds of the circumscribed circle's radius, as a share of S
 
 
 def _star(*radii: float) -> np.ndarray:
-    """Corners at equal angles, first up, at the distances `radii` from the centre."""
+    """Corners at equal angles, the first one up, at the distances `radii` from the center."""
     angles = 2 * np.pi * np.arange(len(radii)) / len(radii)
     return np.stack([np.sin(angles), -np.cos(angles)], 1) * np.asarray(radii)[:, None]
 
 
-_ARM = np.asarray([[-1, -3], [1, -3], [1, -1]]) / np.sqrt(10)
-_QUARTER = np.asarray([[0, 1], [-1, 0]])
+_CROSS_ARM = np.asarray([[-1, -3], [1, -3], [1, -1]]) / np.sqrt(10)
+_QUARTER_TURN = np.asarray([[0, 1], [-1, 0]])
 CORNERS = {  # (V, 2) inside the circle of radius 1; the circle itself has none
     "circle": None,
     "square": _star(1, 1, 1, 1),
     "triangle": _star(1, 1, 1),
     "star": _star(*[1, 0.45] * 5),
-    "cross": np.concatenate([_ARM @ np.linalg.matrix_power(_QUARTER, turns) for turns in range(4)]),
+    "cross": np.concatenate([_CROSS_ARM @ np.linalg.matrix_power(_QUARTER_TURN, turns) for turns in range(4)]),
 }
 SHAPES = tuple(CORNERS)
-TRIES = 30  # to find a place where a shape overlaps the others little enough; then it is left out
+MAX_PLACEMENT_ATTEMPTS = 30  # a shape that overlaps others too much at all of these places is left out
 
 
 class Scene(NamedTuple):
-    """A drawn picture and what is in it.
+    """A drawn image and its N shapes.
 
     image: (3, S, S) uint8.
-    boxes: (N, 4) float32, xyxy in pixels, wholly inside.
-    labels: (N,) int64, index into the shapes that were asked for.
-    words: for each box (size, colour, shape), such as ("large", "red", "circle").
+    boxes: (N, 4) float32, xyxy in pixels, completely inside the image.
+    labels: (N,) int64, index into the shapes that the scene may contain.
+    words: for each box (size, color, shape), such as ("large", "red", "circle").
     """
 
     image: Tensor
@@ -64,14 +69,14 @@ def draw_scene(
 ) -> Scene:
     """Draws scene number `index`.
 
-    Shapes, colours, sizes, angles and places are drawn at random; the larger ones lie below the smaller.
+    Shapes, colors, sizes, angles and positions are random; larger shapes are drawn below smaller ones.
 
     Args:
-        index, seed: equal ones give the equal scene.
-        size: side S of the picture in pixels.
-        max_objects, min_objects: how many there are; fewer than drawn if there is no room.
-        shapes, colours: to choose from.
-        max_overlap: the share of a box that another may cover; so no IoU is above it.
+        index, seed: equal ones give equal scenes.
+        size: S.
+        max_objects, min_objects: bounds of the number of shapes; some are left out if there is no room for them.
+        shapes, colors: to choose from.
+        max_overlap: the share of a box that another may cover; therefore no IoU is above it.
 
     >>> scene = draw_scene(3, size=64, max_objects=1)
     >>> scene.image.shape, scene.boxes.shape, scene.words
@@ -80,39 +85,46 @@ def draw_scene(
     draw = np.random.default_rng((seed, index))
     image = _ground(draw, size)
     count = draw.integers(min_objects, max_objects + 1)
-    words = [tuple(str(draw.choice(list(kinds))) for kinds in (SIZES, colors, shapes)) for _ in range(count)]
+
+    def choice(names: Iterable[str]) -> str:
+        return str(draw.choice(list(names)))
+
+    words = [(choice(SIZES), choice(colors), choice(shapes)) for _ in range(count)]
     radii = np.asarray([draw.uniform(*SIZES[kind]) * size for kind, _, _ in words])
     boxes, placed = np.zeros((0, 4)), []
     for i in np.argsort(-radii):
-        points, radius = _turned(words[i][2], radii[i], draw), radii[i]
+        (_, color, shape), radius = words[i], radii[i]
+        points = _rotated(shape, radius, draw)
         low, high = (-radius, radius) if points is None else (points.min(0), points.max(0))
-        for _ in range(TRIES):
-            centre = draw.uniform(-np.broadcast_to(low, 2), size - np.broadcast_to(high, 2))
-            box = np.concatenate([centre + low, centre + high])
-            if (_covered(box, boxes) <= max_overlap).all():
+        for _ in range(MAX_PLACEMENT_ATTEMPTS):
+            center = draw.uniform(-np.broadcast_to(low, 2), size - np.broadcast_to(high, 2))
+            box = np.concatenate([center + low, center + high])
+            if (_overlap(box, boxes) <= max_overlap).all():
                 boxes = np.concatenate([boxes, box[None]])
                 placed.append(words[i])
-                _paint(image, box, centre, points, radius, words[i][1], draw)
+                _paint(image, draw, box=box, center=center, points=points, radius=radius, color=color)
                 break
     pixels = torch.from_numpy((image.clip(0, 1) * 255).round().astype(np.uint8))
     labels = torch.tensor([tuple(shapes).index(shape) for _, _, shape in placed], dtype=torch.int64)
     return Scene(pixels, torch.from_numpy(boxes.astype(np.float32)), labels, placed)
 
 
-def _turned(shape: str, radius: float, draw: np.random.Generator) -> np.ndarray | None:
+def _rotated(shape: str, radius: float, draw: np.random.Generator) -> np.ndarray | None:
+    """The corners (V, 2) of a shape about its center, turned by a random angle; None for the circle."""
     angle = draw.uniform(0, 2 * np.pi)
-    turn = np.asarray([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return None if CORNERS[shape] is None else CORNERS[shape] @ turn * radius
+    rotation = np.asarray([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    corners = CORNERS[shape]
+    return None if corners is None else corners @ rotation * radius
 
 
-def _covered(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """What each of the `boxes` (N, 4) has in common with `box`, as a share of the smaller of the two."""
+def _overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The area that `box` shares with each of the `boxes` (N, 4), as a share of the smaller of the two."""
     common = (np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])).clip(0).prod(1)
     return common / np.minimum((box[2:] - box[:2]).prod(), (boxes[:, 2:] - boxes[:, :2]).prod(1))
 
 
 def _ground(draw: np.random.Generator, size: int) -> np.ndarray:
-    """(3, S, S): dull colours that flow into each other between 3 x 3 points, under noise."""
+    """(3, S, S): dull colors, interpolated between 3 x 3 points, under noise."""
     points = draw.uniform(0.2, 0.8) + draw.uniform(-0.18, 0.18, (1, 3, 3)) + draw.uniform(-0.06, 0.06, (3, 3, 3))
     at = np.linspace(0, 2, size)
     weight = (1 - np.abs(at[:, None] - np.arange(3))).clip(0)  # (S, 3), linear interpolation
@@ -120,24 +132,32 @@ def _ground(draw: np.random.Generator, size: int) -> np.ndarray:
     return (weight @ points @ weight.T).astype(np.float32) + noise
 
 
-def _paint(image, box, centre, points, radius, colour: str, draw: np.random.Generator) -> None:
-    """Lays one shape onto `image`, a little off its pure colour and lit from some side."""
+def _paint(
+    image: np.ndarray,
+    draw: np.random.Generator,
+    box: np.ndarray,
+    center: np.ndarray,
+    points: np.ndarray | None,
+    radius: float,
+    color: str,
+) -> None:
+    """Paints one shape onto `image` (3, S, S), slightly off its pure color and lit from a random side."""
     size = image.shape[1]
     left, top = (box[:2] - 1).clip(0).astype(int)
     right, bottom = np.ceil(box[2:] + 1).clip(0, size).astype(int)
     y, x = np.mgrid[top:bottom, left:right].astype(np.float32) + np.float32(0.5)
-    x, y = x - centre[0], y - centre[1]
+    x, y = x - center[0], y - center[1]
     distance = np.hypot(x, y) - radius if points is None else _distance(points, x, y)
     alpha = (0.5 - distance).clip(0, 1)
     light = draw.uniform(-0.15, 0.15, 2) @ np.stack([x, y]).reshape(2, -1) / radius
-    paint = np.asarray(COLORS[colour]) + draw.uniform(-0.06, 0.06, 3)
+    paint = np.asarray(COLORS[color]) + draw.uniform(-0.06, 0.06, 3)
     paint = paint[:, None, None] * (1 + light.reshape(x.shape))
     patch = image[:, top:bottom, left:right]
     patch += alpha * (paint - patch)
 
 
 def _distance(points: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Signed distance of the places (h, w) from the border of the polygon (V, 2): negative inside."""
+    """Signed distance of the positions (h, w) from the border of the polygon (V, 2): negative inside."""
     (px, py), (qx, qy) = (p.T[:, :, None, None] for p in (points, np.roll(points, -1, 0)))
     ex, ey, wx, wy = qx - px, qy - py, x - px, y - py  # along the edge, and from its start; (V, 1, 1), (V, h, w)
     along = ((wx * ex + wy * ey) / (ex**2 + ey**2)).clip(0, 1)

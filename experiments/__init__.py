@@ -1,1 +1,1 @@
-"""How it is run: recipes (YAML), the ledger of results, and what stands between them."""
+"""How it is run: recipes (YAML), the ledger of results, loggers, studies, benchmarks and scripts."""

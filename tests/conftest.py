@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # albumentations would look for updates on the network at import
 from safetensors.torch import save_file
 from torchvision.models import vgg16
 
 from datamodules.images.cifar10 import CIFAR10
 from datamodules.images.fashion_mnist import FashionMNIST
 from datamodules.images.mnist import MNIST
-
-torch.set_num_threads(min(2, torch.get_num_threads()))  # the nets are tiny: more threads only wait for each other
 from helpers import draw_picture, verse, write_idx, write_pickle, write_voc
+
+# One thread in each pytest process: two processes of two threads on two cores slow each other down tenfold.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def surroundings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="session")
 def vgg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """VGG16 up to conv4_1 with weights drawn by lot, as a safetensors file that wants pixels in 0..255."""
+    """VGG16 up to conv4_1 with random weights, as a safetensors file that expects pixels in 0..255."""
     draw, state = torch.Generator().manual_seed(0), {}
     with torch.device("meta"):
         shapes = vgg16().features[:18].state_dict()
@@ -46,7 +47,7 @@ def vgg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fake_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vgg_weights: Path) -> Path:
-    """A folder with MNIST and Fashion-MNIST (120 + 40 images), CIFAR-10 (200 + 40), pictures, weights and text, by lot.
+    """A folder of random MNIST and Fashion-MNIST (120 + 40 images), CIFAR-10 (200 + 40), images, weights and text.
 
     In the data sets' own files; the checksums in our datamodules and in torchvision are those of these files.
     """
@@ -60,7 +61,7 @@ def fake_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vgg_weights: Path
     write_voc(folder / "bccd" / "VOCdevkit" / "VOC2007", {"trainval": 30, "test": 6})
     (folder / "tinyshakespeare").mkdir()
     (folder / "tinyshakespeare" / "input.txt").write_text(verse())
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where trained tokenisers are kept
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where trained tokenizers are kept
 
     def images(n: int, *shape: int) -> np.ndarray:
         return draw.integers(0, 256, (n, *shape), dtype=np.uint8)

@@ -1,12 +1,11 @@
 """What tests import: small data sets, a Trainer that leaves no trace, and writers of files in real formats."""
 
-import importlib
-import inspect
 import os
 import pickle
-import pkgutil
 import random
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,8 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 from lightning import Callback, LightningModule, Trainer
 from PIL import Image
 
-import zoo.classification
 from datamodules.image import ImageData
 from datamodules.loader import InMemory
-from zoo.classification.base import Classifier
-
-torch.set_num_threads(min(2, torch.get_num_threads()))  # the nets are tiny: more threads only wait for each other
 
 
 class Synthetic(ImageData):
@@ -80,20 +75,18 @@ def record(data: ImageData, *callbacks: Callback, **options) -> Recorder:
     return module
 
 
-def classifiers() -> list[type[Classifier]]:
-    """Every system on the shelf `zoo.classification`, found by looking."""
-    names = [
-        f"{zoo.classification.__name__}.{found.name}" for found in pkgutil.iter_modules(zoo.classification.__path__)
-    ]
-    members = [member for name in names for member in vars(importlib.import_module(name)).values()]
-    systems = {m for m in members if isinstance(m, type) and issubclass(m, Classifier) and m is not Classifier}
-    return sorted(systems, key=lambda system: system.__qualname__)
+def run_as_script(file: str, *arguments: object) -> None:
+    """Runs a test file as a script in a process of its own, such as one that forks; its `__main__` part must end well.
 
-
-def usual_shape(system: type[Classifier]) -> tuple[int, int, int]:
-    """(C, H, W) of the images that a system takes by default: grey ones of 28 pixels, colour ones of 32."""
-    channels = inspect.signature(system).parameters["in_channels"].default
-    return (channels, *{1: (28, 28), 3: (32, 32)}[channels])
+    The limit is generous, as the machine may be busy with other things.
+    """
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", file, *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def fingerprint_of_global_randomness() -> tuple:
@@ -114,7 +107,7 @@ def write_pickle(path: Path, content: dict) -> None:
 
 
 def draw_picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
-    """A colourful picture (W, H): smooth waves, so that JPEG keeps it."""
+    """A colorful image (W, H): smooth waves, so that JPEG keeps it."""
     width, height = size
     tilt = np.random.default_rng(seed).uniform(0.02, 0.4, (2, 3))
     y, x = np.mgrid[:height, :width][..., None]
@@ -122,14 +115,14 @@ def draw_picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
 
 
 def verse(words: int = 6000) -> str:
-    """Lines of words in an order drawn by lot."""
+    """Lines of words in random order."""
     known = "to be or not to be that is the question whether tis nobler in the mind to suffer".split()  # noqa: SIM905
     draw = random.Random(0)
     return "".join(draw.choice(known) + ("\n" if n % 7 == 6 else " ") for n in range(words))
 
 
 def write_voc(root: Path, splits: dict[str, int]) -> None:
-    """A Pascal VOC folder: pictures (64, 48) of three classes, up to three boxes each, some of them without."""
+    """A Pascal VOC folder: images (64, 48) of three classes, up to three boxes each, some of them without."""
     draw, number = np.random.default_rng(0), 0
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / name).mkdir(parents=True)

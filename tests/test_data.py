@@ -1,4 +1,4 @@
-"""The real data sets under ZOO_DATA are the real ones, and a short training on them learns."""
+"""The data sets under ZOO_DATA have the published checksums and statistics, and a short training on them learns."""
 
 import pytest
 import torch
@@ -6,14 +6,14 @@ import torch
 from datamodules.images.cifar10 import CIFAR10
 from datamodules.images.fashion_mnist import FashionMNIST
 from datamodules.images.mnist import MNIST
-from zoo.command.checkpoints import load
+from zoo.command.checkpoints import load_module
 from zoo.command.main import main
 
 pytestmark = pytest.mark.data
 
 
 @pytest.mark.parametrize("dataset", [MNIST, FashionMNIST, CIFAR10])
-def test_real_data_have_the_stated_checksums_and_statistics(dataset):
+def test_the_data_have_the_checksums_and_statistics_that_are_stated(dataset):
     data = dataset(val_size=0)
     data.prepare_data()
     data.setup("fit")
@@ -29,11 +29,11 @@ def test_real_data_have_the_stated_checksums_and_statistics(dataset):
 def test_a_short_training_on_fashion_mnist_learns(tmp_path, capfd):
     options = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "80", "--trainer.callbacks", "null"]
     assert main(["fit", "fashion_mnist/flagship", *options, "--trainer.default_root_dir", str(tmp_path)]) == 0
-    model, looks = load(tmp_path / "checkpoints" / "last.ckpt")
+    model, metadata = load_module(tmp_path / "checkpoints" / "last.ckpt")
     data = FashionMNIST()
     data.setup("test")
     images, labels = data.datasets["test"].images[:2000], data.datasets["test"].labels[:2000]
     with torch.inference_mode():
         accuracy = (model(data.normalize(images / 255)).argmax(1) == labels).float().mean()
     assert accuracy > 0.75
-    assert looks["classes"][9] == "ankle boot"
+    assert metadata["classes"][9] == "ankle boot"

@@ -3,10 +3,13 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, cast
 
+import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -37,6 +40,9 @@ class System(LightningModule, ABC):
     # argument; what they count, for messages. They are checked against the data before anything runs.
     from_data: ClassVar[dict[str, str]] = {"num_classes": "classes", "in_channels": "channels", "vocab_size": "tokens"}
     axes: ClassVar[dict[str, Axis]] = {"loss": loss_axis("loss"), "acc": percent_axis("Accuracy")}
+    _saved_random_states: dict[str, Any] | None = None
+    net: nn.Module
+    metrics: nn.ModuleDict
     is_initialized = False  # its weights come from a checkpoint or from a callback: others leave them alone
 
     def __init__(self, optimizer: OptimizerCallable, schedule: ScheduleCallable) -> None:
@@ -77,7 +83,7 @@ class System(LightningModule, ABC):
         """Turns that output into maps (B, D, H, W), where it has another shape, such as tokens."""
         return getattr(self.net, "cam_reshape", None)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer([(name, p) for name, p in self.net.named_parameters() if p.requires_grad])
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
@@ -86,10 +92,13 @@ class System(LightningModule, ABC):
                 "expected max_epochs or max_steps; give --trainer.max_epochs N"
             )
         schedule = self.schedule(optimizer, int(steps))
-        when = {"interval": "step"}
         if isinstance(schedule, ReduceLROnPlateau):
-            when = {"interval": "epoch", "monitor": schedule.monitor}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, **when}}
+            monitor = getattr(schedule, "monitor", "val/loss")
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": schedule, "interval": "epoch", "monitor": monitor},
+            }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def add_metric(self, name: str, make: Callable[[], Metric] | None = None, splits: tuple[str, ...] = SPLITS) -> None:
         """Registers a metric for each of the splits; by default the mean of the values that it is given.
@@ -105,23 +114,37 @@ class System(LightningModule, ABC):
         Lightning keeps the metric itself and reads it then, so one `log` an epoch is enough; each costs a millisecond.
         A name without a metric is logged as the mean of its values over the epoch, weighted by `batch_size`.
         """
-        options = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False, "prog_bar": prog_bar}
+        log = partial(self.log, name, on_step=False, on_epoch=True, add_dataloader_idx=False, prog_bar=prog_bar)
         if name not in self.metrics:
-            self.log(name, *values, sync_dist=True, batch_size=batch_size, **options)
+            (value,) = values
+            log(value, sync_dist=True, batch_size=batch_size)
             return
-        self.metrics[name].update(*values)
-        if self.metrics[name].update_count == 1:
-            self.log(name, self.metrics[name], **options)
+        metric = cast(Metric, self.metrics[name])
+        metric.update(*values)
+        if metric.update_count == 1:
+            log(metric)
 
     def setup(self, stage: str) -> None:
         """Compares the sizes of module and data (`from_data`)."""
+        data = getattr(self.trainer, "datamodule", None)
         for name, what in self.from_data.items():
-            own, found = getattr(self, name, self.hparams.get(name)), getattr(self.trainer.datamodule, name, None)
+            own, found = getattr(self, name, self.hparams.get(name)), getattr(data, name, None)
             if None not in (own, found) and own != found:
                 raise ValueError(
                     f"{name} is {own}, but the data have {found} {what}: "
                     "expected the same number; leave it out of the recipe, and it is taken from the data"
                 )
+
+    def on_train_start(self) -> None:
+        """Continues the random numbers of a resumed training, such as dropout's, where they were.
+
+        Several processes had different ones, of which a checkpoint holds the first's: they draw anew.
+        """
+        states, self._saved_random_states = self._saved_random_states, None
+        if states is not None and self.trainer.world_size == 1:
+            torch.set_rng_state(states["cpu"])
+            if len(states["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(states["cuda"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Records what is needed to use the checkpoint elsewhere: the class of this module, the data's metadata."""
@@ -129,11 +152,13 @@ class System(LightningModule, ABC):
         plain = {name: value for name, value in checkpoint.get("hyper_parameters", {}).items() if not callable(value)}
         checkpoint["hyper_parameters"] = plain
         checkpoint["module"] = _class_path(self)
-        data = getattr(self.trainer, "datamodule", None)
-        checkpoint["data"] = data.metadata() if hasattr(data, "metadata") else {}
+        metadata = getattr(getattr(self.trainer, "datamodule", None), "metadata", dict)
+        checkpoint["data"] = metadata()
+        checkpoint["random_states"] = _random_states()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.is_initialized = True
+        self._saved_random_states = checkpoint.get("random_states")
         here, there = _class_path(self), checkpoint.get("module", _class_path(self))
         saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
         own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
@@ -144,6 +169,11 @@ class System(LightningModule, ABC):
                 f"the checkpoint holds a {there}, expected a {here}{detail}; "
                 "use the recipe and options that it was trained with"
             )
+
+
+def _random_states() -> dict[str, Any]:
+    """The states of torch's global random generators, from which dropout draws."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
 
 
 def _class_path(module: System) -> str:

@@ -1,4 +1,4 @@
-"""How a metric is plotted: each module says so of its own metrics, in its attribute `axes`."""
+"""How a metric is plotted. Each module defines it for its own metrics, in its attribute `axes`."""
 
 from typing import NamedTuple
 

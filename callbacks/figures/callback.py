@@ -1,9 +1,4 @@
-"""What the callbacks that draw share: files and loggers, colours, cells of images, and leaving a module untouched.
-
-B batch, C channels, H height, W width. Figures are made with matplotlib's objects, never with pyplot, so that
-neither its global state nor its backend matters. Colours: Okabe and Ito 2008, "Color Universal Design", which people
-with any kind of colour vision tell apart.
-"""
+"""The base of the callbacks that draw, and what they read from a Trainer. C channels, H height, W width."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -23,16 +18,16 @@ Table = tuple[list[str], list[list]]  # columns and rows; a cell that is an arra
 
 
 class FigureCallback(Callback):
-    """Base of the callbacks that draw: `publish` writes a figure to the run's folder and to its loggers."""
+    """Base class of the callbacks that draw: `publish` writes a figure into the run folder and to the loggers."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # Here, because asking for `log_dir` is a collective call: all ranks must make it.
+        # Here, because reading `log_dir` is a collective call: all ranks must make it.
         self.folder = Path(trainer.log_dir or trainer.default_root_dir) / "pictures"
 
     def publish(self, trainer: Trainer, name: str, figure: Figure, table: Table | None = None) -> Path:
-        """Writes `pictures/<name>.png` into the run's folder and hands it to the loggers; call it on rank zero only.
+        """Writes `pictures/<name>.png` into the run folder and passes the figure to the loggers; on rank zero only.
 
-        W&B gets the picture as `<name>` and the table as `<name>_table`, TensorBoard the figure.
+        W&B gets the figure as `<name>` and the table as `<name>_table`, TensorBoard the figure.
         """
         path = self.folder / f"{name}.png"
         save_figure(figure, path)
@@ -40,22 +35,22 @@ class FigureCallback(Callback):
             if isinstance(logger, WandbLogger):
                 logger.log_image(key=name, images=[str(path)])
                 if table is not None:
-                    import wandb  # only those who log to it need it
+                    import wandb  # here, as it is needed only where a run logs to it
 
                     rows = [
                         [wandb.Image(to_uint8(v)) if isinstance(v, np.ndarray) else v for v in row] for row in table[1]
                     ]
                     logger.log_table(key=f"{name}_table", columns=table[0], data=rows)
-            elif hasattr(getattr(logger, "experiment", None), "add_figure"):
-                logger.experiment.add_figure(name, figure, trainer.global_step)
+            elif add_figure := getattr(getattr(logger, "experiment", None), "add_figure", None):
+                add_figure(name, figure, trainer.global_step)
         return path
 
 
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
-    """Whatever is computed inside leaves modes, gradients, `requires_grad` and the global random states as they were.
+    """Restores modes, gradients, `requires_grad` and the global random states, whatever is computed inside.
 
-    Inside, every `.grad` is None, so that a backward pass can't add to the ones put aside.
+    Inside, every `.grad` is None, so that a backward pass cannot add to the gradients that were set aside.
     """
     modes = [(child, child.training) for child in module.modules()]
     parameters = [(p, p.requires_grad, p.grad) for p in module.parameters()]
@@ -77,16 +72,17 @@ def untouched(module: nn.Module) -> Iterator[None]:
 
 
 def class_names(trainer: Trainer) -> Callable[[int], str]:
-    """Label -> name, at most 24 letters, as the datamodule has them; else the number."""
-    classes = getattr(trainer.datamodule, "classes", None)
+    """Label -> the datamodule's name of that class, at most 24 letters; without names, the number."""
+    classes = getattr(getattr(trainer, "datamodule", None), "classes", None)
     return lambda label: shorten(str(classes[label])) if classes is not None else str(label)
 
 
 def rgb(trainer: Trainer, image: Tensor) -> np.ndarray:
-    """A normalised image (C, H, W) -> (H, W, 3) in 0..1, by the datamodule's `denormalize`, else by its own range."""
+    """A normalized image (C, H, W) -> (H, W, 3) in 0..1, by the datamodule's `denormalize`, else by its own range."""
     image = image.float()
-    if hasattr(trainer.datamodule, "denormalize"):
-        image = trainer.datamodule.denormalize(image)
+    denormalize = getattr(getattr(trainer, "datamodule", None), "denormalize", None)
+    if denormalize is not None:
+        image = denormalize(image)
     else:
         image = (image - image.min()) / (image.max() - image.min()).clamp_min(1e-6)
     if len(image) != 3:

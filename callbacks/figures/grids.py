@@ -1,4 +1,4 @@
-"""Images as files and figures. C channels, H height, W width. Imports no Lightning, so that commands can be quick."""
+"""Grids of images as figures. C channels, H height, W width."""
 
 import math
 
@@ -6,66 +6,71 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from callbacks.figures.style import BLUE, GREY, VERMILION
+from callbacks.figures.style import BLUE, GREY, VERMILION, add_axes, heading
+
+HEAD = 0.62  # inches that the heading takes
+GAP = 0.1  # inches between images and at the borders
 
 
 def grid(images: list[np.ndarray], names: list[str], title: str, subtitle: str, columns: int) -> Figure:
-    """Images (H, W, C) uint8 of any sizes in rows, the name above each; placed in inches."""
+    """Images (H, W, C) uint8 of any sizes in rows, each below its name."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     cell = max(0.9, min(3.0, 12 / columns))
-    tall = cell * max(image.shape[0] / image.shape[1] for image in images)
-    gap, head, label = 0.1, 0.62, 0.24
-    width, height = max(columns * (cell + gap), 5.0) + gap, head + rows * (tall + label) + gap
+    cell_height = cell * max(image.shape[0] / image.shape[1] for image in images)
+    name_height = 0.24
+    width = max(columns * (cell + GAP), 5.0) + GAP
+    height = HEAD + rows * (cell_height + name_height) + GAP
     figure = Figure((width, height), facecolor="white")
-    figure.text(gap / width, 1 - 0.12 / height, title, size=13, weight="bold", va="top")
-    figure.text(gap / width, 1 - 0.38 / height, subtitle, size=10, color=GREY, va="top")
+    heading(figure, title, subtitle)
     for i, (image, name) in enumerate(zip(images, names, strict=True)):
-        x, top = gap + i % columns * (cell + gap), height - head - i // columns * (tall + label)
-        axes = figure.add_axes((x / width, (top - label - tall) / height, cell / width, tall / height))
+        row, column = divmod(i, columns)
+        x, top = GAP + column * (cell + GAP), height - HEAD - row * (cell_height + name_height)
+        axes = add_axes(figure, x, top - name_height - cell_height, cell, cell_height)
         axes.imshow(image.squeeze(2) if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
         axes.set_anchor("N")
         axes.set_axis_off()
-        figure.text(x / width, (top - label + 0.05) / height, name, size=9, va="bottom")
+        figure.text(x / width, (top - name_height + 0.05) / height, name, size=9, va="bottom")
     return figure
 
 
 def columns_for(count: int) -> int:
+    """How many columns suit a grid of so many images: one row of up to five, else about a square."""
     return count if count <= 5 else math.ceil(math.sqrt(count))
 
 
 def cells(count: int, panels: int, title: str, subtitle: str, foot: float = 0.1) -> tuple[Figure, list[list[Axes]]]:
     """A figure of `count` cells in rows of five, each of `panels` square axes side by side under room for a caption.
 
-    Placed by hand, in inches: layout engines move axes about to make room for long captions. `foot` is left free below.
+    Everything is placed in inches, because layout engines move axes to make room for long captions. `foot` inches are
+    left free at the bottom.
     """
-    columns, cell, gap, head, caption = min(5, max(count, 1)), 2.0, 0.1, 0.62, 0.66
-    side = (cell - gap) / panels
+    columns, cell, caption_height = min(5, max(count, 1)), 2.0, 0.66
+    side = (cell - GAP) / panels
     rows = -(-count // columns)
-    width, height = max(columns * cell, 6.0) + gap, head + rows * (side + caption) + foot
+    width, height = max(columns * cell, 6.0) + GAP, HEAD + rows * (side + caption_height) + foot
     figure = Figure((width, height), facecolor="white")
-    figure.text(gap / width, 1 - 0.12 / height, title, size=13, weight="bold", va="top")
-    figure.text(gap / width, 1 - 0.38 / height, subtitle, size=10, color=GREY, va="top")
+    heading(figure, title, subtitle)
     axes = []
     for i in range(count):
-        x, y = gap + i % columns * cell, height - head - (i // columns + 1) * (side + caption)
-        boxes = [((x + p * side) / width, y / height, 0.97 * side / width, 0.97 * side / height) for p in range(panels)]
-        axes.append([figure.add_axes(box) for box in boxes])
+        row, column = divmod(i, columns)
+        x, y = GAP + column * cell, height - HEAD - (row + 1) * (side + caption_height)
+        axes.append([add_axes(figure, x + panel * side, y, 0.97 * side, 0.97 * side) for panel in range(panels)])
     return figure, axes
 
 
 def draw_image(axes: Axes, image: np.ndarray) -> None:
-    """(H, W, 3) in 0..1, every pixel a sharp square, at the top of the axes."""
+    """Draws an image (H, W, 3) in 0..1 at the top of the axes, each pixel as a sharp square."""
     axes.imshow(image, interpolation="nearest")
     axes.set_anchor("N")
     axes.set_axis_off()
 
 
 def caption(axes: Axes, truth: str, prediction: str, detail: str) -> None:
-    """Three lines above the axes. The arrow says which is which, the colours only help."""
+    """Three lines above the axes. The arrow marks the prediction, so the figure can be read without colors."""
     lines = ((31, truth, BLUE, "bold"), (18, f"→ {prediction}", VERMILION, "bold"), (5, detail, GREY, "normal"))
-    for points, text, colour, weight in lines:
+    for points, text, color, weight in lines:
         axes.annotate(
             text, (0, 1), (0, points), xycoords="axes fraction", textcoords="offset points",
-            color=colour, size=9, weight=weight,
+            color=color, size=9, weight=weight,
         )  # fmt: skip

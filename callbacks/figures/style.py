@@ -6,6 +6,7 @@ any kind of color vision can tell apart.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ DPI = 150
 
 
 def heading(figure: Figure, title: str, subtitle: str = "", size: int = 10) -> None:
-    """A bold title and a grey line below it, at the upper left corner; they take 0.62 inches."""
+    """A bold title and a gray line below it, at the upper left corner; they take 0.62 inches."""
     width, height = figure.get_size_inches()
     figure.text(0.1 / width, 1 - 0.12 / height, title, size=13, weight="bold", va="top")
     if subtitle:
@@ -42,7 +43,7 @@ def plain_axes(axes: Axes, title: str = "", grid: bool = True) -> None:
         axes.set_title(title, loc="left", size=11)
 
 
-def add_axes(figure: Figure, x: float, y: float, width: float, height: float, **options) -> Axes:
+def add_axes(figure: Figure, x: float, y: float, width: float, height: float, **options: Any) -> Axes:
     """Axes placed in inches from the lower left corner of the figure."""
     total_width, total_height = figure.get_size_inches()
     return figure.add_axes((x / total_width, y / total_height, width / total_width, height / total_height), **options)

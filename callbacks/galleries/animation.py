@@ -1,4 +1,4 @@
-"""What grows, moves: the film of a system in which time is a part. C channels, H height, W width."""
+"""The animation of a system whose result is a process in time. C channels, H height, W width."""
 
 import torch
 from lightning import LightningModule, Trainer
@@ -9,12 +9,13 @@ from callbacks.figures.style import pixels
 
 
 class Animation(FigureCallback):
-    """Shows `pl_module.rollout(frames)` after training and testing: `pictures/film.gif`, and some frames in `film.png`.
+    """Draws `pl_module.rollout(frames)` after training and testing, to `pictures/animation.gif` and `animation.png`.
 
-    The film yields images (C, H, W) in 0..1, `pl_module.steps_per_frame` steps apart (1 if it says nothing).
+    The GIF has all frames, the PNG some of them side by side. `rollout` yields images (C, H, W) in 0..1, which are
+    `pl_module.steps_per_frame` steps apart (1 without that attribute).
 
     Args:
-        frames: of the film.
+        frames: number of frames.
         fps: frames a second.
 
     Raises:
@@ -30,7 +31,8 @@ class Animation(FigureCallback):
         super().setup(trainer, pl_module, stage)
         if not callable(getattr(pl_module, "rollout", None)):
             raise ValueError(
-                f"{type(pl_module).__name__} has no `rollout`: expected film(frames) that yields (C, H, W)"
+                f"{type(pl_module).__name__} has no `rollout`: expected rollout(frames) that yields images (C, H, W); "
+                "define it, or leave out Animation"
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -38,9 +40,9 @@ class Animation(FigureCallback):
             return
         with untouched(pl_module), torch.no_grad(), trainer.precision_plugin.forward_context():
             pl_module.eval()
-            images = [pixels(image) for image in pl_module.rollout(self.frames)]
-        write_gif(self.folder / "film.gif", images, self.fps)
+            images = [pixels(image) for image in pl_module.rollout(self.frames)]  # type: ignore[operator]
+        write_gif(self.folder / "animation.gif", images, self.fps)
         every, name = getattr(pl_module, "steps_per_frame", 1), type(pl_module).__name__
-        self.publish(trainer, "rollout", strip(images, every, f"{name} after {trainer.global_step} training steps"))
+        self.publish(trainer, "animation", strip(images, every, f"{name} after {trainer.global_step} training steps"))
 
     on_test_end = on_train_end

@@ -1,6 +1,6 @@
 """The base of all galleries: collects the items of an evaluation that are to be shown, over all processes."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain, count
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from callbacks.figures.callback import FigureCallback
 
-SPLIT_NAMES = {"val": "validation"}  # written out
+SPLIT_NAMES = {"val": "validation"}  # in titles; other splits are called by their own name
 
 
 class Entry(NamedTuple):
@@ -22,17 +22,17 @@ class Entry(NamedTuple):
     rank_key: the larger, the worse, such as a loss.
     index: place in the evaluated data set.
     wrong: whether it counts as a mistake.
-    group: of which order "spread" shows one after the other, such as the true class.
+    group: which group it is in, such as the true class; order "spread" takes the groups in turn.
     """
 
     item: Any
     rank_key: float
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's method of that name is not needed here
     wrong: bool = False
     group: Any = None
 
 
-class Gallery(FigureCallback):
+class Gallery(FigureCallback, ABC):
     """Collects up to `n` items of an evaluation and draws them at its end.
 
     That is after `test` and `validate`, and at the end of `fit` those of the last validation, of its first loader if
@@ -50,10 +50,16 @@ class Gallery(FigureCallback):
         seen, mistakes: items evaluated, and how many of them were wrong.
 
     Raises:
-        ValueError: for an unknown order, or steps that do not return what the gallery reads.
+        ValueError: for an n below 1, an unknown order, or steps that do not return what the gallery reads.
     """
 
     orders: tuple[str, ...] = ("worst", "spread", "first")
+    shown: list[Entry]
+    seen: int
+    mistakes: int
+    _held: list[Entry]
+    _open: bool  # whether entries are still collected
+    _due: bool  # whether there is anything to draw
 
     def __init__(self, n: int = 10, order: str = "worst", every_n_epochs: int = 0) -> None:
         if n < 1 or order not in self.orders:
@@ -82,12 +88,12 @@ class Gallery(FigureCallback):
         if not isinstance(outputs, dict) or name not in outputs:
             raise ValueError(
                 f"{type(self).__name__} found no {name} in what the {self.split} step returns: "
-                f'expected a dict with "{name}", {what}, beside "loss"; return that'
+                f'expected a dict with "{name}", {what}, next to "loss"; return that'
             )
         return outputs[name]
 
     def gather(self, trainer: Trainer) -> None:
-        """Fills `shown` from all ranks, which all must call it. Calling it again does nothing."""
+        """Fills `shown` from all ranks; all of them must call it. Another call does nothing."""
         if not self._open:
             return
         parts = [(self._held, self.seen, self.mistakes)]
@@ -99,16 +105,14 @@ class Gallery(FigureCallback):
         self._held, self._open = [], False
 
     def _start(self, split: str) -> None:
-        self.split, self.seen, self.mistakes = split, 0, 0
-        self.shown: list[Entry] = []
-        self._held: list[Entry] = []
-        self._open, self._due = True, False
+        self.split, self.seen, self.mistakes, self.shown = split, 0, 0, []
+        self._held, self._open, self._due = [], True, False
 
     def _best(self, entries: Iterable[Entry]) -> list[Entry]:
-        """The first `n` in the chosen order; what is not among the best of a part is not among those of the whole."""
+        """The first `n` in the chosen order. What is not among the best of a part is not among the best of all."""
         ranked = sorted(entries, key=lambda e: (0 if self.order == "first" else -e.rank_key, e.index))
         if self.order == "spread":
-            turn = defaultdict(count)
+            turn: defaultdict[Any, count] = defaultdict(count)
             ranked.sort(key=lambda e: next(turn[e.group]))
         return ranked[: self.n]
 
@@ -158,11 +162,12 @@ class Gallery(FigureCallback):
 
 
 def own_memory(entry: Entry) -> Entry:
-    """The entry with copies of its item's tensors on the CPU: views would keep their whole batch alive."""
+    """The entry with copies of its item's tensors on the CPU: views would keep the complete batch alive."""
 
     def copied(value: Any) -> Any:
         return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
 
-    item = entry.item
-    item = item._replace(**{name: copied(v) for name, v in item._asdict().items()}) if isinstance(item, tuple) else item
+    item: Any = entry.item
+    if hasattr(item, "_asdict"):  # a NamedTuple
+        return entry._replace(item=item._replace(**{name: copied(value) for name, value in item._asdict().items()}))
     return entry._replace(item=copied(item))

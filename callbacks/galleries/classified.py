@@ -28,7 +28,8 @@ class Classified(NamedTuple):
 class ClassifierGallery(Gallery):
     """Base class of the galleries whose entries are `Classified` images, ranked by their loss, in groups by class.
 
-    Steps return "logits" (B, K), and the first two parts of a batch are the images (B, C, H, W) and labels.
+    Steps return "logits" (B, K), and the first two parts of a batch are the images (B, C, H, W) and the labels: class
+    indices (B,) int64 or, of mixed samples, the share of each class (B, K).
     """
 
     def entries(self, outputs: Any, batch: Any, indices: Iterator[int]) -> list[Entry]:

@@ -1,32 +1,30 @@
-"""What a generator makes, while it learns: a grid of samples, and the first of them over the steps.
-
-C channels, H height, W width.
-"""
+"""The images that a generative system makes while it learns. C channels, H height, W width."""
 
 from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
+from torch import Tensor
 
 from callbacks.figures.callback import FigureCallback, untouched
 from callbacks.figures.grids import columns_for, grid
-from callbacks.figures.style import pixels, save
+from callbacks.figures.style import pixels, save_image
 
-MAX_PREVIEWS = 8  # previews in the strip
+MAX_PREVIEWS = 8  # that are kept and drawn
 
 
 class GeneratedImages(FigureCallback):
-    """Draws `pl_module.sample(n)` to `pictures/samples.png`, and saves each sample in its own pixels as a PNG.
+    """Draws `pl_module.sample(n)` as a grid to `pictures/samples.png`, and saves each sample as a PNG of its own size.
 
-    That is at the end of `fit`, `validate` and `test`, and during `fit` when asked for. Beside the samples stand the
-    pictures that `pl_module.reference_images()` gives, if it has that. The first sample over the steps becomes
-    `pictures/progress.png`: at most 8 previews that span the training. They are saved in checkpoints.
+    That is at the end of `fit`, `validate` and `test`, and optionally during `fit`. The grid begins with the images of
+    `pl_module.reference_images()`, if the module defines it. `pictures/progress.png` shows how the first sample changes
+    over the training: at most 8 previews, which are saved in checkpoints.
 
     Args:
-        n: samples.
-        every_n_steps, every_n_epochs: draw during `fit` too; 0 for not.
-        columns: of the grid; by default one row for up to five pictures, else about as many as rows.
+        n: number of samples.
+        every_n_steps, every_n_epochs: draw during `fit` too; 0 disables.
+        columns: of the grid; by default one row for up to five images, else about as many columns as rows.
 
     Attributes:
         previews: step -> image (H, W, C) uint8, in order.
@@ -47,24 +45,24 @@ class GeneratedImages(FigureCallback):
             return
         with untouched(pl_module), torch.no_grad(), trainer.precision_plugin.forward_context():
             pl_module.eval()
-            samples = [pixels(sample) for sample in pl_module.sample(self.n)]
-            beside = {name: pixels(image) for name, image in getattr(pl_module, "reference_images", dict)().items()}
+            samples = [pixels(sample) for sample in pl_module.sample(self.n)]  # type: ignore[operator]
+            references: dict[str, Tensor] = getattr(pl_module, "reference_images", dict)()
+        images = {name: pixels(image) for name, image in references.items()}
         for i, sample in enumerate(samples):
-            save(sample, self.folder / f"sample_{i}.png")
+            save_image(sample, self.folder / f"sample_{i}.png")
         height, width = samples[0].shape[:2]
         title = f"{type(pl_module).__name__} after {trainer.global_step} steps"
         subtitle = f"{self.n} sample{'s' * (self.n > 1)} of {width}x{height} pixels"
-        names = [*beside, *(map(str, range(self.n)) if self.n > 1 else ["sample"])]
+        names = [*images, *(map(str, range(self.n)) if self.n > 1 else ["sample"])]
         columns = self.columns or columns_for(len(names))
-        self.publish(trainer, "samples", grid([*beside.values(), *samples], names, title, subtitle, columns))
+        self.publish(trainer, "samples", grid([*images.values(), *samples], names, title, subtitle, columns))
         if trainer.state.fn == "fit":
-            self._remember(trainer.global_step, samples[0])
+            self._keep_preview(trainer.global_step, samples[0])
 
-    def _remember(self, step: int, image: np.ndarray) -> None:
+    def _keep_preview(self, step: int, image: np.ndarray) -> None:
+        """Adds a preview; of too many it drops the one with the nearest neighbors, of equals the latest."""
         self.previews[step] = image
-        if (
-            len(self.previews) > MAX_PREVIEWS
-        ):  # one goes where they are closest, rather a late one, never the first or last
+        if len(self.previews) > MAX_PREVIEWS:  # the first and the last one always stay
             steps = list(self.previews)
             crowded = min(range(MAX_PREVIEWS - 1, 0, -1), key=lambda i: steps[i + 1] - steps[i - 1])
             del self.previews[steps[crowded]]
@@ -79,25 +77,29 @@ class GeneratedImages(FigureCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if not callable(getattr(pl_module, "sample", None)):
-            raise ValueError(f"{type(pl_module).__name__} has no `sample`: expected sample(n) that gives (n, C, H, W)")
+            raise ValueError(
+                f"{type(pl_module).__name__} has no `sample`: expected sample(n) that returns images (n, C, H, W); "
+                "define it, or leave out GeneratedImages"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.previews = {step: image for step, image in self.previews.items() if step <= trainer.global_step}
-        self._preview(trainer, pl_module, bool(self.every_n_steps or self.every_n_epochs))
+        self._draw_if(bool(self.every_n_steps or self.every_n_epochs), trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self._preview(trainer, pl_module, self.every_n_steps and trainer.global_step % self.every_n_steps == 0)
+        due = self.every_n_steps > 0 and trainer.global_step % self.every_n_steps == 0
+        self._draw_if(due, trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        self._preview(trainer, pl_module, self.every_n_epochs and epoch % self.every_n_epochs == 0)
+        due = self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        self._draw_if(due, trainer, pl_module)
 
-    def _preview(self, trainer: Trainer, pl_module: LightningModule, due: int) -> None:
+    def _draw_if(self, due: bool, trainer: Trainer, pl_module: LightningModule) -> None:
         if due and trainer.global_step not in self.previews:
             self.draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._preview(trainer, pl_module, True)
+        self._draw_if(True, trainer, pl_module)
         self._draw_progress(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""What a language model writes while it learns, for people to read."""
+"""The text that a language model generates while it learns."""
 
 from typing import Any
 
@@ -11,24 +11,24 @@ from datamodules.io import atomic_write
 
 
 class GeneratedText(FigureCallback):
-    """Has the model continue a prompt after validation, and writes all of it to `pictures/samples.md`.
+    """Has the model continue a prompt after validation, and writes all samples to `pictures/samples.md`, newest first.
 
-    The newest sample stands first. W&B gets a table `samples`, TensorBoard the text. The random numbers are the same
-    each time, so that samples differ by what was learnt. The module must have `generate(input_ids, num_tokens,
-    temperature, top_k, generator=...)` as `zoo.language.gpt.GPT` does, and the datamodule a `tokenizer`.
+    W&B gets a table `samples`, TensorBoard the text. The random numbers are the same each time, so that samples differ
+    only by what was learned. The module must have `generate(input_ids, num_tokens, temperature, top_k, generator=...)`
+    as `zoo.language.gpt.GPT` does, and the datamodule a `tokenizer`.
 
     Args:
         prompt: what the text begins with.
-        num_tokens: how many follow.
-        temperature, top_k: of the draws; temperature 0 takes the likeliest token, top_k 0 draws from all.
+        num_tokens: how many tokens follow.
+        temperature, top_k: of the random choice; temperature 0 takes the likeliest token, top_k 0 draws from all.
         every_n_epochs: how often.
-        seed: of the draws.
+        seed: of the random choice.
 
     Attributes:
-        samples: (epoch, counted from 1; optimiser steps; val/loss; text), saved in checkpoints.
+        samples: (epoch, counted from 1; optimizer steps; val/loss; text), saved in checkpoints.
 
     Raises:
-        ValueError: if the module can't generate, or the prompt holds nothing or what the tokeniser doesn't know.
+        ValueError: if the module cannot generate text, or the prompt is empty or unknown to the tokenizer.
     """
 
     def __init__(
@@ -45,21 +45,23 @@ class GeneratedText(FigureCallback):
         self.samples: list[tuple[int, int, float, str]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        tokenizer = getattr(trainer.datamodule, "tokenizer", None)
+        data = getattr(trainer, "datamodule", None)
+        tokenizer = getattr(data, "tokenizer", None)
         if not hasattr(pl_module, "generate") or tokenizer is None:
             raise ValueError(
                 f"GeneratedText needs a module with `generate` and data with a `tokenizer`: {type(pl_module).__name__} "
-                f"and {type(trainer.datamodule).__name__} have not both; leave the callback out"
+                f"and {type(data).__name__} do not have both; leave the callback out"
             )
         ids = tokenizer.encode(self.prompt, add_special_tokens=False).ids
         if not ids or tokenizer.decode(ids) != self.prompt:
             raise ValueError(
-                f"the prompt {self.prompt!r} is not all known to the tokeniser: expected characters of the text, one "
-                "or more; set another prompt"
+                f"the prompt {self.prompt!r} is not all known to the tokenizer: expected one or more characters of the "
+                "text; set another prompt"
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.samples = [sample for sample in self.samples if sample[0] <= trainer.current_epoch]  # of this training
+        # Later ones belong to another training.
+        self.samples = [sample for sample in self.samples if sample[0] <= trainer.current_epoch]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking or (trainer.current_epoch + 1) % self.every_n_epochs:
@@ -71,14 +73,16 @@ class GeneratedText(FigureCallback):
             self._publish(trainer)
 
     def write(self, trainer: Trainer, pl_module: LightningModule) -> str:
-        """The prompt and what follows it."""
-        tokenizer, device = trainer.datamodule.tokenizer, pl_module.device
+        """The prompt and the text that the model generates after it."""
+        tokenizer, device = trainer.datamodule.tokenizer, pl_module.device  # type: ignore[attr-defined]
         ids = tokenizer.encode(self.prompt, add_special_tokens=False).ids
         generator = torch.Generator(device).manual_seed(self.seed)
         start = torch.tensor([ids], device=device)
         with untouched(pl_module), torch.inference_mode(), trainer.precision_plugin.forward_context():
             pl_module.eval()
-            tokens = pl_module.generate(start, self.num_tokens, self.temperature, self.top_k, generator=generator)
+            tokens = pl_module.generate(  # type: ignore[operator]
+                start, self.num_tokens, temperature=self.temperature, top_k=self.top_k, generator=generator
+            )
             return tokenizer.decode(ids + [token.item() for token in tokens])
 
     def _publish(self, trainer: Trainer) -> None:
@@ -86,13 +90,13 @@ class GeneratedText(FigureCallback):
             f"## Epoch {epoch}, step {step}, val/loss {loss:.3f}\n\n```text\n{text.strip(chr(10))}\n```\n"
             for epoch, step, loss, text in reversed(self.samples)
         ]
-        with atomic_write(self.folder / "samples.md") as file:
-            file.write_text("\n".join(["# Samples, the newest first\n", *parts]), encoding="utf-8")
+        with atomic_write(self.folder / "samples.md") as temporary:
+            temporary.write_text("\n".join(["# Samples, the newest first\n", *parts]), encoding="utf-8")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("samples", ["epoch", "step", "val/loss", "text"], [list(s) for s in self.samples])
-            elif hasattr(getattr(logger, "experiment", None), "add_text"):
-                logger.experiment.add_text("samples", self.samples[-1][-1], trainer.global_step)
+            elif add_text := getattr(getattr(logger, "experiment", None), "add_text", None):
+                add_text("samples", self.samples[-1][-1], trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         return {"samples": self.samples}

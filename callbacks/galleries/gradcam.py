@@ -8,12 +8,12 @@ import matplotlib
 import numpy as np
 import pytorch_grad_cam
 import torch
-from lightning import LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.cm import ScalarMappable
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from torch import Tensor
+from torch import Tensor, nn
 
 from callbacks.figures.callback import class_names, rgb, untouched
 from callbacks.figures.grids import caption, cells, draw_image
@@ -41,13 +41,13 @@ class GradCAMGallery(ClassifierGallery):
     Args:
         n: images to draw.
         method: class of the package grad-cam, one of `METHODS`.
-        of: "mistakes", those of the `MisclassifiedGallery` among the callbacks or else the worst, or "first", right or
-            wrong.
+        of: "mistakes" (those of the `MisclassifiedGallery` among the callbacks, without one the worst) or "first"
+            (right or wrong, in the order of the data).
         target: the class whose evidence is shown, "prediction" or "truth".
         every_n_epochs: see `Gallery`.
 
     Attributes:
-        unavailable: why there is nothing to draw; None while all is well.
+        unavailable: why nothing can be drawn; None if it can.
 
     Raises:
         ValueError: for an unknown argument.
@@ -76,7 +76,7 @@ class GradCAMGallery(ClassifierGallery):
         self._tried, self.unavailable = False, None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        shape = getattr(trainer.datamodule, "image_shape", None)
+        shape = getattr(getattr(trainer, "datamodule", None), "image_shape", None)
         if shape is not None:
             self._try(pl_module, torch.zeros(shape))
 
@@ -98,7 +98,8 @@ class GradCAMGallery(ClassifierGallery):
             super()._collect(trainer, outputs, batch)
 
     def gather(self, trainer: Trainer) -> None:
-        others = [c for c in trainer.callbacks if isinstance(c, MisclassifiedGallery)]
+        callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+        others = [callback for callback in callbacks if isinstance(callback, MisclassifiedGallery)]
         if self.of == "mistakes" and others:
             others[0].gather(trainer)
             self.shown, self.seen, self.mistakes = others[0].shown[: self.n], others[0].seen, others[0].mistakes
@@ -119,14 +120,15 @@ class GradCAMGallery(ClassifierGallery):
         Raises:
             ValueError: if the module does not say which layer to use, or its maps are smaller than 5x5.
         """
-        layer = getattr(pl_module, "cam_target", None)
-        if layer is None:
+        net, layer = getattr(pl_module, "net", None), getattr(pl_module, "cam_target", None)
+        if not isinstance(net, nn.Module) or layer is None:
             raise ValueError(
                 f"{type(pl_module).__name__} does not say which layer to use: expected an attribute or property "
                 "`cam_target`, a module inside `self.net`; add it, or leave out GradCAMGallery"
             )
-        name = next((name for name, module in pl_module.net.named_modules() if module is layer), "")
-        reshape, size = getattr(pl_module, "cam_reshape", None) or (lambda output: output), []
+        name = next((name for name, module in net.named_modules() if module is layer), "")
+        reshape = getattr(pl_module, "cam_reshape", None) or (lambda output: output)
+        size: list[int] = []
 
         def checked(output: Tensor) -> Tensor:
             maps = reshape(output)
@@ -139,7 +141,6 @@ class GradCAMGallery(ClassifierGallery):
                 )
             return maps.float().clone()  # NumPy has no bfloat16, and later layers may write in place
 
-        net = pl_module.net
         weight = next(net.parameters())
         # Evaluation runs in inference mode, without gradients; tensors made in it have to be cloned outside it.
         with (
@@ -159,7 +160,7 @@ class GradCAMGallery(ClassifierGallery):
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.shown:
-            return  # no mistakes: the other gallery says so
+            return  # no mistakes, which the other gallery shows
         name, items = class_names(trainer), [entry.item for entry in self.shown]
         classes = [getattr(item, self.target) for item in items]
         maps, where = self.relevance(pl_module, torch.stack([item.image for item in items]), classes)

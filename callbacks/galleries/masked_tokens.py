@@ -1,4 +1,4 @@
-"""What a masked language model puts in the place of masked tokens. T tokens, M masked places, V vocabulary."""
+"""The gallery of a masked language model's predictions. T tokens, M masked places, V vocabulary."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -11,41 +11,40 @@ from matplotlib.patches import Rectangle
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from callbacks.figures.style import BLACK, BLUE, GREY, VERMILION
+from callbacks.figures.style import BLACK, BLUE, GREY, VERMILION, add_axes, heading
 from callbacks.galleries.base import Entry, Gallery
 
-COLUMNS, SIZE = 96, 9.0  # letters of a line, points of a letter
-WIDE, HIGH = 0.602 * SIZE / 72, 1.75 * SIZE / 72  # of a letter of a monospaced font and of a line, in inches
-MARGIN, HEAD = 0.15, 0.72  # inches
-RIGHT, WRONG = "#D6E8F5", "#FBE0D0"  # behind blue and vermilion letters
+LETTERS_PER_LINE, FONT_SIZE = 96, 9.0  # points
+LETTER_WIDTH, LINE_HEIGHT = 0.602 * FONT_SIZE / 72, 1.75 * FONT_SIZE / 72  # inches, of a monospaced font
+MARGIN, HEAD = 0.1, 0.72  # inches
+RIGHT_BACKGROUND, WRONG_BACKGROUND = "#D6E8F5", "#FBE0D0"  # of blue and of vermilion letters
 
-Piece = tuple[str, str, str | None]  # text, colour, background
+Piece = tuple[str, str, str | None]  # text, color, background
 
 
 class MaskedPair(NamedTuple):
     """A pair of segments that was evaluated.
 
-    tokens: (T,) int64, what was shown to the model, without padding.
+    tokens: (T,) int64, the model's input without padding.
     border: how many of them are the first segment with its special tokens.
-    together: whether the segments do.
-    truth, said: by masked place, the token that was there and the one that the model put there.
+    together: whether the second segment followed the first in the text.
+    truth, prediction: masked place -> the original token, and the one that the model predicts.
     """
 
     tokens: Tensor
     border: int
     together: bool
     truth: dict[int, int]
-    said: dict[int, int]
+    prediction: dict[int, int]
 
 
 class MaskedTokenGallery(Gallery):
-    """Draws pairs of segments with what stands in the masked places, to `pictures/masked_<split>.png`.
+    """Draws pairs of segments with the predictions for their masked tokens, to `pictures/masked_<split>.png`.
 
-    The module's steps return the logits (M, V) of all places that are asked in a batch, row by row; the datamodule has
-    a `tokenizer`.
+    Steps return "logits" (M, V) of all masked places of a batch, row by row; the datamodule has a `tokenizer`.
 
     Args:
-        n: how many pairs.
+        n: pairs to draw.
         order: "first" or "worst", see `Gallery`.
         every_n_epochs: see `Gallery`.
 
@@ -74,40 +73,38 @@ class MaskedTokenGallery(Gallery):
                 border=length - int(batch.token_type_ids[row].sum()),
                 together=bool(batch.next_label[row]),
                 truth=dict(zip(places, batch.labels[row, places].tolist(), strict=True)),
-                said=dict(zip(places, predictions[row].tolist(), strict=True)),
+                prediction=dict(zip(places, predictions[row].tolist(), strict=True)),
             )
             loss = losses[row].mean().item() if places else 0.0
-            entries.append(Entry(item, loss, index, wrong=item.truth != item.said))
+            entries.append(Entry(item, loss, index, wrong=item.truth != item.prediction))
         return entries
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         accuracy = trainer.callback_metrics.get(f"{self.split}/mask_acc")
         overall = "" if accuracy is None else f"{100 * float(accuracy):.1f} % of all are right. "
-        blocks = [
-            (pair, wrap(pieces(pair, trainer.datamodule.tokenizer))) for pair in (entry.item for entry in self.shown)
-        ]
-        width, height = COLUMNS * WIDE + 2 * MARGIN, HEAD + sum(len(lines) + 2 for _, lines in blocks) * HIGH
+        tokenizer: Tokenizer = trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        blocks = [(entry.item, wrap(pieces(entry.item, tokenizer))) for entry in self.shown]
+        width = LETTERS_PER_LINE * LETTER_WIDTH + 2 * MARGIN
+        height = HEAD + sum(len(lines) + 2 for _, lines in blocks) * LINE_HEIGHT
         figure = Figure((width, height), facecolor="white")
-        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-        axes.set_axis_off()
-        title = f"Masked tokens of the {self.split_name} text"
         legend = f"{overall}Blue: right. Orange, truth → prediction: wrong. ║ next segment. ↵ next line."
-        axes.text(MARGIN, 0.12, title, size=13, weight="bold", va="top")
-        axes.text(MARGIN, 0.36, legend, size=10, color=GREY, va="top")
-        y = HEAD + HIGH / 2
+        heading(figure, f"Masked tokens of the {self.split_name} text", legend)
+        axes = add_axes(figure, 0, 0, width, height, xlim=(0, width), ylim=(height, 0))  # in inches from the top
+        axes.set_axis_off()
+        y = HEAD + LINE_HEIGHT / 2
         for pair, lines in blocks:
-            right = sum(pair.truth[place] == pair.said[place] for place in pair.truth)
+            right = sum(pair.truth[place] == pair.prediction[place] for place in pair.truth)
             together = "belong together" if pair.together else "do not belong together"
             text = f"{right} of {len(pair.truth)} right; the segments {together}"
-            axes.text(MARGIN, y, text, size=SIZE, color=GREY, va="center", style="italic")
+            axes.text(MARGIN, y, text, size=FONT_SIZE, color=GREY, va="center", style="italic")
             for i, line in enumerate(lines, 1):
-                draw_line(axes, line, y + i * HIGH)
-            y += (len(lines) + 2) * HIGH
+                draw_line(axes, line, y + i * LINE_HEIGHT)
+            y += (len(lines) + 2) * LINE_HEIGHT
         self.publish(trainer, f"masked_{self.split}", figure)
 
 
 def pieces(pair: MaskedPair, tokenizer: Tokenizer) -> Iterator[Piece]:
-    """The text of a pair token by token, each as it reads behind the one before it."""
+    """The text of a pair token by token, each as it reads after the token before it."""
     ids = pair.tokens.tolist()
     for place, token in pair.truth.items():
         ids[place] = token
@@ -118,15 +115,15 @@ def pieces(pair: MaskedPair, tokenizer: Tokenizer) -> Iterator[Piece]:
         truth = read(tokenizer, ids[place - 1], ids[place])
         if place not in pair.truth:
             yield truth, BLACK, None
-        elif pair.truth[place] == pair.said[place]:
-            yield truth.replace(" ", "␣"), BLUE, RIGHT
+        elif pair.truth[place] == pair.prediction[place]:
+            yield truth.replace(" ", "␣"), BLUE, RIGHT_BACKGROUND
         else:
-            said = read(tokenizer, ids[place - 1], pair.said[place])
-            yield f"{truth}→{said}".replace(" ", "␣"), VERMILION, WRONG
+            prediction = read(tokenizer, ids[place - 1], pair.prediction[place])
+            yield f"{truth}→{prediction}".replace(" ", "␣"), VERMILION, WRONG_BACKGROUND
 
 
 def read(tokenizer: Tokenizer, before: int, token: int) -> str:
-    """How a token reads behind another, on one line."""
+    """How a token reads after the token `before`, on one line."""
     head, both = tokenizer.decode([before]), tokenizer.decode([before, token])
     text = both[len(head) :] if both.startswith(head) else tokenizer.decode([token])
     text = "".join(letter if letter.isprintable() else {"\n": "↵"}.get(letter, "�") for letter in text)
@@ -135,9 +132,10 @@ def read(tokenizer: Tokenizer, before: int, token: int) -> str:
 
 def wrap(text: Iterator[Piece]) -> list[list[tuple[int, Piece]]]:
     """Lines of pieces, each with the column in which it begins."""
-    lines, column = [[]], 0
+    column = 0
+    lines: list[list[tuple[int, Piece]]] = [[]]
     for piece in text:
-        if column + len(piece[0]) > COLUMNS and lines[-1]:
+        if column + len(piece[0]) > LETTERS_PER_LINE and lines[-1]:
             lines.append([])
             column = 0
         lines[-1].append((column, piece))
@@ -146,9 +144,11 @@ def wrap(text: Iterator[Piece]) -> list[list[tuple[int, Piece]]]:
 
 
 def draw_line(axes: Axes, line: list[tuple[int, Piece]], y: float) -> None:
-    for column, (text, colour, background) in line:
-        x, width = MARGIN + column * WIDE, len(text) * WIDE
+    """Draws a line of `wrap`, centered at height y."""
+    for column, (text, color, background) in line:
+        x, width = MARGIN + column * LETTER_WIDTH, len(text) * LETTER_WIDTH
         if background:
-            axes.add_patch(Rectangle((x, y - 0.42 * HIGH), width, 0.84 * HIGH, facecolor=background, edgecolor="white"))
+            corner, high = (x, y - 0.42 * LINE_HEIGHT), 0.84 * LINE_HEIGHT
+            axes.add_patch(Rectangle(corner, width, high, facecolor=background, edgecolor="white"))
         weight = "bold" if background else "normal"
-        axes.text(x, y, text, size=SIZE, color=colour, weight=weight, family="monospace", va="center_baseline")
+        axes.text(x, y, text, size=FONT_SIZE, color=color, weight=weight, family="monospace", va="center_baseline")

@@ -11,7 +11,7 @@ class MisclassifiedGallery(ClassifierGallery):
     """Draws mistakes, each with truth, prediction, confidence and loss, to `pictures/misclassified_<split>.png`.
 
     Args:
-        n: how many.
+        n: mistakes to draw.
         order: "worst" or "spread", see `Gallery`.
         every_n_epochs: see `Gallery`.
 

@@ -1,10 +1,10 @@
-"""Finding pictures by sentences, in pictures. B batch, C channels, H height, W width, D width of the embeddings."""
+"""The gallery of images found by sentences. B batch, C channels, H height, W width, D width of the embeddings."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, count, groupby, islice
 from typing import Any, NamedTuple
 
-import numpy as np
+import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
@@ -14,18 +14,18 @@ from callbacks.galleries.base import Entry, Gallery, own_memory
 
 
 class Query(NamedTuple):
-    """A sentence to find pictures for, and the picture that it came with.
+    """A sentence to find images for, and the image that it came with.
 
     sentence: as text.
     label: of the pair.
-    text, own: embeddings (D,) of sentence and picture.
-    image: (C, H, W), normalised.
+    text_embedding, image_embedding: (D,), of the sentence and of its image.
+    image: (C, H, W), normalized.
     """
 
     sentence: str
     label: int
-    text: Tensor
-    own: Tensor
+    text_embedding: Tensor
+    image_embedding: Tensor
     image: Tensor
 
 
@@ -33,9 +33,9 @@ class Hit(NamedTuple):
     """An image that was found.
 
     query: number of the sentence.
-    image: (C, H, W), normalized, on the CPU.
-    cosine: with the sentence.
-    right: whether the sentence is true of it, as far as labels tell.
+    image: (C, H, W), normalized.
+    cosine: of the angle between its embedding and the sentence's.
+    right: whether the sentence is true of it, by the labels.
     """
 
     query: int
@@ -45,18 +45,19 @@ class Hit(NamedTuple):
 
 
 class RetrievalGallery(Gallery):
-    """Draws the pictures that fit some sentences best, with their cosines, to `pictures/retrieval_<split>.png`.
+    """Draws the images that fit some sentences best, with their cosines, to `pictures/retrieval_<split>.png`.
 
-    The sentences are the first ones of the evaluated data with different labels, the pictures are all of that data;
-    behind the best ones stands the nearest picture that is wrong. `pictures/similarity_<split>.png` has the cosine of
-    each of the sentences with each of their pictures.
+    The sentences are the first ones of the evaluated data with different labels; they are compared with all images of
+    that data. After the best images comes the best wrong one. `pictures/similarity_<split>.png` has the cosine of each
+    of the sentences with each of the images that they came with.
 
-    When it draws: see `Gallery`. Steps must return `image_embedding` and `text_embedding`, each (B, D) of length
-    1; batches have `image`, `input_ids`, `label`, and the datamodule may turn tokens into text by `sentences`.
+    When it draws: see `Gallery`. Steps must return `image_embedding` and `text_embedding`, each (B, D) with rows of
+    length 1; batches have `image`, `input_ids` and `label`, and the datamodule may turn tokens into text by
+    `sentences`.
 
     Args:
         n: sentences.
-        k: pictures for each.
+        k: images for each.
         every_n_epochs: see `Gallery`.
 
     Attributes:
@@ -94,7 +95,7 @@ class RetrievalGallery(Gallery):
             Entry(Hit(number, image, cosine, label == query.label), -cosine, place, label != query.label, number)
             for number, query in enumerate(self.queries)
             for image, cosine, label, place in zip(
-                batch.image, (images @ query.text).tolist(), labels, places, strict=True
+                batch.image, (images @ query.text_embedding).tolist(), labels, places, strict=True
             )
         ]
 
@@ -105,7 +106,7 @@ class RetrievalGallery(Gallery):
         )
         if trainer.sanity_checking:
             return
-        if not self.queries:  # at the first batch on all ranks; those of rank zero count
+        if not self.queries:  # at the first batch, on all ranks, which take those of rank zero
             self.queries = trainer.strategy.broadcast(self._choose(trainer, batch, images, texts))
         first = self.seen * trainer.world_size
         new = self.entries(outputs, batch, count(first + trainer.global_rank, trainer.world_size))
@@ -113,11 +114,12 @@ class RetrievalGallery(Gallery):
         self.seen, self._due = self.seen + len(batch.label), True
 
     def _choose(self, trainer: Trainer, batch: Any, images: Tensor, texts: Tensor) -> list[Query]:
+        """The first `n` pairs of a batch with different labels."""
         labels = batch.label.tolist()
-        rows = list({label: i for i, label in reversed(list(enumerate(labels)))}.values())[::-1]
-        rows = sorted(rows)[: self.n]
-        read = getattr(trainer.datamodule, "sentences", lambda ids: [" ".join(map(str, row)) for row in ids.tolist()])
-        sentences = read(batch.input_ids[rows].cpu())
+        first_rows = {label: i for i, label in reversed(list(enumerate(labels)))}
+        rows = sorted(first_rows.values())[: self.n]
+        ids, read = batch.input_ids[rows].cpu(), getattr(getattr(trainer, "datamodule", None), "sentences", None)
+        sentences = read(ids) if read else [" ".join(map(str, row)) for row in ids.tolist()]
         return [
             Query(sentence, labels[i], texts[i], images[i], batch.image[i].detach().cpu())
             for sentence, i in zip(sentences, rows, strict=True)
@@ -125,21 +127,24 @@ class RetrievalGallery(Gallery):
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         split, name = self.split_name, class_names(trainer)
-        rows = [(query.sentence, []) for query in self.queries]
+        rows: list[tuple[str, list]] = [(query.sentence, []) for query in self.queries]
         table = []
         for hit in (entry.item for entry in self.shown):
             query, image = self.queries[hit.query], rgb(trainer, hit.image)
             rows[hit.query][1].append((image, hit.cosine, hit.right))
             table.append([query.sentence, name(query.label), image, hit.cosine, hit.right])
         best = [cells[0][2] for _, cells in rows]
-        title = f"Find the picture for this sentence: {split} set"
+        title = f"Images found by sentences: {split} set"
         seen = f"{self.seen:,}".replace(",", "\u202f")
         subtitle = (
-            f"The best of {seen} pictures, first place right for {sum(best)} of {len(best)} sentences; "
-            "behind the gap the nearest wrong one; cosines"
+            f"The best of {seen} images, first place right for {sum(best)} of {len(best)} sentences; "
+            "after the gap the best wrong one; cosines"
         )
         columns = ["sentence", "class", "image", "cosine", "right"]
         self.publish(trainer, f"retrieval_{self.split}", contact_sheet(rows, self.k, title, subtitle), (columns, table))
-        sentences, pictures = zip(*((query.sentence, rgb(trainer, query.image)) for query in self.queries), strict=True)
-        cosines = np.array([[float(words.text @ picture.own) for picture in self.queries] for words in self.queries])
-        self.publish(trainer, f"similarity_{self.split}", similarity_matrix(sentences, pictures, cosines, split))
+        sentences = [query.sentence for query in self.queries]
+        images = [rgb(trainer, query.image) for query in self.queries]
+        text_embeddings = torch.stack([query.text_embedding for query in self.queries])
+        cosines = text_embeddings @ torch.stack([query.image_embedding for query in self.queries]).T
+        figure = similarity_matrix(sentences, images, cosines.numpy(), split)
+        self.publish(trainer, f"similarity_{self.split}", figure)

@@ -1,6 +1,7 @@
 """Loss, accuracy and all other logged metrics over the epochs, in one annotated figure."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,15 @@ from lightning import LightningModule, Trainer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
+from torch import Tensor
 
 from callbacks.figures.axis import Axis
 from callbacks.figures.callback import FigureCallback
 from callbacks.figures.style import BLUE, GREY, PURPLE, VERMILION, add_axes, plain_axes
 
-LINES = {  # by split: name, color and style; they differ without color, too
+Line = tuple[str, str, dict[str, Any]]  # name, color and style
+
+LINES: dict[str, Line] = {  # by split; they can be told apart without color, too
     "train": ("train", VERMILION, {"linestyle": "--", "linewidth": 1.6, "zorder": 2.5}),
     "val": ("validation", BLUE, {"linewidth": 2.2, "zorder": 3}),
     "test": ("test (only watched)", GREY, {"linestyle": ":", "linewidth": 1.2, "zorder": 2.2}),
@@ -27,9 +31,9 @@ PANELS_PER_ROW = 3
 class Curves(FigureCallback):
     """Draws every metric that is logged once an epoch, such as `train/loss` and `val/acc`, to `pictures/curves.png`.
 
-    That is at the end of training, also when it ends by an exception or Ctrl-C. What a metric means is said by the
-    module: `pl_module.axes` maps its name, without the split, to title, axis label and format; a metric that is not
-    in it gets a plain axis with its name. The history is saved in checkpoints, so a resumed run draws the whole curve.
+    That is at the end of training, also when it ends by an exception or Ctrl-C. The module says what a metric means:
+    `pl_module.axes` maps its name, without the split, to an `Axis`; a metric that is not in it gets a plain axis with
+    its name. The history is saved in checkpoints, so a resumed run draws the complete curve.
 
     Args:
         every_n_epochs: draw during training too; 0 for only at its end.
@@ -44,31 +48,48 @@ class Curves(FigureCallback):
     def __init__(self, every_n_epochs: int = 0) -> None:
         self.every_n_epochs = every_n_epochs
         self.history: dict[str, dict[int, float]] = {}
+        self._recorded: dict[str, Tensor] = {}  # the last value of each metric of training, to recognize new ones
 
-    def _record(self, trainer: Trainer, splits: tuple[str, ...]) -> None:
+    def _record_evaluation(self, trainer: Trainer) -> None:
         for name, value in trainer.callback_metrics.items():  # a collective call: they are reduced here
-            if split_of(name) in splits:
+            if split_of(name) in ("val", "test"):
                 self.history.setdefault(name, {})[trainer.current_epoch + 1] = float(value)
 
+    def _record_training(self, trainer: Trainer, epoch: int) -> None:
+        """Records what was logged in an epoch, once. The Trainer still holds the values of earlier epochs, too."""
+        for name, value in trainer.callback_metrics.items():
+            last = self._recorded.get(name)
+            is_new = last is None or last.data_ptr() != value.data_ptr()
+            if split_of(name) in ("train", "") and is_new and epoch not in self.history.get(name, {}):
+                self.history.setdefault(name, {})[epoch] = float(value)
+                self._recorded[name] = value
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets the epochs that are still to come: they belong to another training."""
+        """Forgets later epochs, which belong to another training, and completes the one before."""
         kept = {
             name: {e: v for e, v in values.items() if e <= trainer.current_epoch}
             for name, values in self.history.items()
         }
         self.history = {name: values for name, values in kept.items() if values}
+        self._complete(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._record(trainer, ("val", "test"))  # only here: later epochs without validation still hold these
+            self._record_evaluation(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._record(trainer, ("train", ""))
+        self._record_training(trainer, trainer.current_epoch + 1)
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._complete(trainer)
         self._draw(trainer, pl_module)
+
+    def _complete(self, trainer: Trainer) -> None:
+        """Records what modules and later callbacks logged at the end of the last epoch, after `on_train_epoch_end`."""
+        if trainer.current_epoch:
+            self._record_training(trainer, trainer.current_epoch)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if trainer.state.fn == "fit":
@@ -103,9 +124,9 @@ def draw(history: dict[str, dict[int, float]], axes_of: dict[str, Axis] | None =
         axes_of: name of a metric, without its split -> how it is plotted.
     """
     axes_of = axes_of or {}
-    metrics = dict.fromkeys(name.removeprefix(f"{split_of(name)}/") for name in history)
-    metrics = [name for name in axes_of if name in metrics] + sorted(name for name in metrics if name not in axes_of)
-    panel, tall, left, right = 5.3, 4.0, 0.75, 2.0 if any(name.startswith("test/") for name in history) else 1.5
+    found = {name.removeprefix(f"{split_of(name)}/") for name in history}
+    metrics = [name for name in axes_of if name in found] + sorted(name for name in found if name not in axes_of)
+    panel, tall, left, right = 5.3, 4.0, 0.85, 2.0 if any(name.startswith("test/") for name in history) else 1.5
     columns = min(PANELS_PER_ROW, len(metrics))
     rows = -(-len(metrics) // columns)
     figure = Figure((panel * columns, tall * rows), facecolor="white")
@@ -121,31 +142,44 @@ def draw(history: dict[str, dict[int, float]], axes_of: dict[str, Axis] | None =
 
 
 def _draw_metric(axes: Axes, curves: dict[str, dict[int, float]], axis: Axis) -> None:
-    ends = []
+    ends, never_finite = [], []
     for split, values in curves.items():
         name, color, style = LINES[split]
         points = [(epoch, axis.factor * value) for epoch, value in sorted(values.items()) if math.isfinite(value)]
-        if not points:
-            continue
-        axes.plot(
-            *zip(*points, strict=True), color=color, marker="o" if len(points) < 25 else None, markersize=3, **style
-        )
         # The last value even where it is NaN, which has no point in the plot.
-        text = axis.text.format(axis.factor * values[max(values)])
-        ends.append((points[-1], f"{name} {text}".strip(), color))
+        label = f"{name} {axis.text.format(axis.factor * values[max(values)])}".strip()
+        if not points:
+            never_finite.append(label)
+            continue
+        epochs, heights = zip(*points, strict=True)
+        axes.plot(epochs, heights, color=color, marker="o" if len(points) < 25 else None, markersize=3, **style)
+        ends.append((points[-1], label, color))
         if split == "val" and len(points) > 1 and axis.better:
             best = (max if axis.better == "max" else min)(points, key=lambda point: point[1])
-            if best[0] < points[-1][0]:  # else the label at the end says it
+            if best[0] < points[-1][0]:  # otherwise the label at the end shows it
                 _mark_best(axes, best, points[-1][0], axis.text, below=axis.better == "max")
     plain_axes(axes)
     axes.set_title(axis.title, loc="left", weight="bold")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter(_tick_label)
     axes.set_ylabel(axis.label + _set_scale(axes, axis))
     axes.margins(x=0.03, y=0.08)
     axes.autoscale_view()  # now, as the labels need the limits
     _label_ends(axes, ends)
+    if not ends:
+        axes.set(xticks=(), yticks=())
+    if never_finite:
+        axes.text(0.5, 0.5, "\n".join(never_finite), transform=axes.transAxes, ha="center", va="center", color=GREY)
+
+
+def _tick_label(value: float, _: Any = None) -> str:
+    """As short as possible.
+
+    >>> [_tick_label(value) for value in (0.5, 2e9, 1.5e-7)]
+    ['0.5', '2e9', '1.5e-7']
+    """
+    return re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].strip("+"), f"{value:g}")
 
 
 def _set_scale(axes: Axes, axis: Axis) -> str:
@@ -154,7 +188,7 @@ def _set_scale(axes: Axes, axis: Axis) -> str:
     if not (math.isfinite(low) and math.isfinite(high)):
         return ""
     if high - low < 0.02 * high:  # noise must not look like progress
-        axes.update_datalim([(1, 0.99 * low), (1, 1.01 * high)])
+        axes.update_datalim([(1, 0.99 * low), (1, 1.01 * high)], updatex=False)
     suffix = ""
     if axis.better == "min" and 0 < 10 * low < high:  # else the first epochs would press all others flat
         suffix = ", log scale"
@@ -165,7 +199,7 @@ def _set_scale(axes: Axes, axis: Axis) -> str:
         axes.set_yscale("function", functions=(lambda y: -np.log10(100 - y), lambda y: 100 - 10.0**-y))
         axes.yaxis.set_major_locator(FixedLocator(PERCENT_TICKS))
     if suffix:
-        axes.yaxis.set_major_formatter("{x:g}")  # a scale brings its own
+        axes.yaxis.set_major_formatter(_tick_label)  # a scale brings its own
         axes.minorticks_off()
     return suffix
 
@@ -182,7 +216,7 @@ def _mark_best(axes: Axes, best: tuple[int, float], last: int, form: str, below:
 
 def _label_ends(axes: Axes, ends: list[tuple[tuple[int, float], str, str]]) -> None:
     """Writes name and last value next to each line's end; where ends nearly meet, the labels move apart."""
-    points = axes.get_position().height * axes.figure.get_figheight() * 72
+    points = axes.bbox.height / axes.figure.dpi * 72
     ends = sorted(ends, key=lambda end: end[0][1])
     to_axes = axes.transScale + axes.transLimits
     heights = [to_axes.transform(point)[1] * points for point, _, _ in ends]

@@ -1,4 +1,4 @@
-"""How much a training computes."""
+"""Counting the floating-point operations of a training."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from torch.utils.flop_counter import FlopCounterMode
 class FlopCounter(Callback):
     """Counts the floating-point operations of a training: those of the first step, times the number of steps.
 
-    A step is forward, backward and optimiser. Matrix products and convolutions are counted (two operations a
-    multiply-add), element-wise work is not, as usual. torch counts the backward pass of grouped convolutions as
-    if they were dense, so for nets that have them the figure is an upper bound.
+    A step consists of forward pass, backward pass and optimizer step. Matrix products and convolutions are counted, a
+    multiply-add as two operations; element-wise operations are not, as is usual. torch counts the backward pass of
+    grouped convolutions as if they were dense, so for nets that have them the number is an upper bound.
 
     Attributes:
-        tflop: of all batches so far, over all processes, in 10^12 operations.
+        tflop: operations of all batches so far, over all processes, in 10^12.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Learning rates tried out before the training: the range test."""
+"""The learning-rate range test: which rates a training could use."""
 
 import math
 from typing import Any
@@ -10,19 +10,19 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from callbacks.figures.callback import FigureCallback
-from callbacks.figures.style import BLUE, GREY, VERMILION
+from callbacks.figures.style import BLUE, GREY, VERMILION, plain_axes
 
 BETA = 0.98  # of Lightning's average
 
 
 class LRRangeTest(FigureCallback, LearningRateFinder):
-    """Trains for some steps at ever higher learning rates, draws the loss over them, and puts everything back.
+    """Trains for some steps at higher and higher learning rates, draws the loss over them, and restores everything.
 
     Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3. The test is Lightning's, which
-    saves and restores net, optimiser, loops, data and random numbers: the training after it is the same as without it.
-    The loss drawn is an average over about the last fifty steps. Differs from Lightning in what is suggested, which
-    there is the steepest fall by the rate itself and so always a small rate, and in that groups of parameters keep the
-    ratio of their rates: what is drawn and suggested is the first group's.
+    saves and restores net, optimizer, loops, data and random numbers: the training after it is the same as without it.
+    The loss drawn is an average over about the last fifty steps. Differs from Lightning in two ways. It suggests the
+    rate of the steepest fall by the logarithm of the rate; Lightning's is by the rate itself, and so always small. And
+    groups of parameters keep the ratio of their rates; drawn and suggested is the first group's.
 
     Writes `pictures/lr_range_test.png`.
 
@@ -30,7 +30,7 @@ class LRRangeTest(FigureCallback, LearningRateFinder):
         start: first learning rate.
         end: last one.
         gamma: factor from one step to the next; from 1e-5 to 10 it takes 145 steps of 1.1, 53 of 1.3.
-        early_stop_threshold: stop when the loss is so many times the lowest; None goes on to the end.
+        early_stop_threshold: stop when the loss is so many times the lowest; None never stops early.
 
     Attributes:
         suggestion: the rate at which the loss falls most steeply by the logarithm of the rate, before it is lowest;
@@ -60,13 +60,13 @@ class LRRangeTest(FigureCallback, LearningRateFinder):
         finally:
             for hook in hooks:
                 hook.remove()
-        if is_initialized is not None:  # what was put back was no foreign checkpoint
+        if is_initialized is not None:  # restoring set it, but these weights were not loaded by a user
             pl_module.is_initialized = is_initialized
-        if self.optimal_lr is None:  # in a `fast_dev_run` there is no test
+        if self.optimal_lr is None:  # a `fast_dev_run` has no test
             return
         rates, losses = (self.optimal_lr.results[name] for name in ("lr", "loss"))
         if trainer.global_step == 0:
-            # Lightning takes the bias off its average as if it were a step older: the first loss came out halved.
+            # Lightning corrects the bias of its average as if it were a step older, which halves the first loss.
             losses = [loss * (1 - BETA ** (i + 2)) / (1 - BETA ** (i + 1)) for i, loss in enumerate(losses)]
         self.suggestion = steepest(rates, losses)
         if trainer.is_global_zero:
@@ -74,25 +74,25 @@ class LRRangeTest(FigureCallback, LearningRateFinder):
 
 
 def keep_ratios(optimizer: Optimizer) -> tuple[RemovableHandle, RemovableHandle]:
-    """Has each parameter group step at the rate that it is given times the ratio of its rate now to the first group's.
+    """Multiplies each parameter group's rate in every step by the present ratio of its rate to the first group's.
 
-    Between steps the rates are as they are given. The ratio to a rate of 0 counts as 1.
+    Between steps the rates are as they were set. The ratio to a rate of 0 counts as 1.
 
     Returns:
-        What to remove to end that.
+        The handles that remove this.
     """
     groups = optimizer.param_groups
     rates = [group.get("initial_lr", group["lr"]) for group in groups]
     ratios = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
-    given: list[float] = []
+    as_set: list[float] = []
 
     def scale(*_: Any) -> None:
-        given[:] = (group["lr"] for group in groups)
+        as_set[:] = (group["lr"] for group in groups)
         for group, ratio in zip(groups, ratios, strict=True):
             group["lr"] *= ratio
 
     def restore(*_: Any) -> None:
-        for group, rate in zip(groups, given, strict=True):
+        for group, rate in zip(groups, as_set, strict=True):
             group["lr"] = rate
 
     return optimizer.register_step_pre_hook(scale), optimizer.register_step_post_hook(restore)
@@ -110,20 +110,19 @@ def steepest(rates: list[float], losses: list[float]) -> float | None:
 
 
 def lowest(losses: list[float]) -> int:
-    """Where the loss is lowest; a loss that is no number is none."""
+    """Index of the lowest loss; NaN losses are ignored."""
     return min(range(len(losses)), key=lambda i: losses[i] if math.isfinite(losses[i]) else math.inf)
 
 
 def draw(rates: list[float], losses: list[float], suggestion: float | None) -> Figure:
-    """Loss over learning rate, the steepest point marked."""
+    """The loss over the learning rate, with the steepest and the lowest point marked."""
     figure = Figure((7, 4), facecolor="white", layout="constrained")
     axes = figure.subplots()
     axes.plot(rates, losses, color=BLUE, linewidth=2.2)
     axes.set_xscale("log")
+    plain_axes(axes)
     axes.set_title("Learning-rate range test", loc="left", weight="bold")
     axes.set(xlabel="learning rate, log scale", ylabel="training loss, averaged")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
     if suggestion is not None:
         point = (suggestion, losses[rates.index(suggestion)])
         axes.plot(*point, "o", color=VERMILION, markersize=8)

@@ -1,4 +1,4 @@
-"""Progress: a bar at a terminal, a line an epoch elsewhere."""
+"""Progress of a training: a bar at a terminal, otherwise a line for each epoch."""
 
 import sys
 import time
@@ -9,14 +9,15 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
 
 class EpochLines(ProgressBar):
-    """One line an epoch with its metrics and seconds, for logs and pipes."""
+    """Prints a line for each epoch with its metrics and seconds, for log files and pipes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.started, self.enabled = 0.0, True
+        self.enabled = True
+        self._epoch_start = 0.0  # seconds
 
     def disable(self) -> None:
-        self.enabled = False  # other ranks
+        self.enabled = False  # Lightning calls this on all ranks but zero
 
     def enable(self) -> None:
         self.enabled = True
@@ -26,15 +27,15 @@ class EpochLines(ProgressBar):
             print(text, file=sys.stderr, flush=True)
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        self.started = time.monotonic()
+        self._epoch_start = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        seconds = time.monotonic() - self.started
+        seconds = time.monotonic() - self._epoch_start
         values = trainer.callback_metrics
-        shown = "  ".join(f"{name} {float(values[name]):.4f}" for name in sorted(values))
-        self.print_line(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}  {seconds:.1f} s")
+        metrics = "  ".join(f"{name} {float(values[name]):.4f}" for name in sorted(values))
+        self.print_line(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {metrics}  {seconds:.1f} s")
 
 
 def progress_callback() -> ProgressBar:
-    """A bar with the metrics in it if somebody watches, else lines."""
+    """A bar with the metrics in it if the output is a terminal, else `EpochLines`."""
     return TQDMProgressBar() if sys.stdout.isatty() else EpochLines()

@@ -1,4 +1,4 @@
-"""Weights & Biases, online where it can be reached and offline where not."""
+"""A logger for Weights & Biases that works with and without a network."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info
 
 
 def why_offline() -> str | None:
@@ -30,15 +30,15 @@ def why_offline() -> str | None:
 
 
 class Wandb(WandbLogger):
-    """Lightning's `WandbLogger` that goes offline by itself and keeps everything in the run folder.
+    """Lightning's `WandbLogger`, offline if W&B cannot be reached, with all its files in the run folder.
 
-    The images inside tables lie in `WANDB_DATA_DIR`, by default far from the run: it is set beside it, so that a
-    folder that is moved or synced later has them.
+    W&B keeps the images of tables in `WANDB_DATA_DIR`, by default outside the run. It is set to the run folder, so that
+    a run that is moved, or synced later, has them.
 
     Args:
         project: on the dashboard.
         save_dir: run folder; the `zoo` command fills it in.
-        offline: True or False decide; None looks whether W&B can be reached.
+        offline: True or False; None tries whether W&B can be reached.
         name, id, group, tags, entity: of the run; under Slurm the id follows the job, so that a requeued job goes on.
         log_model: upload checkpoints too; online only.
     """
@@ -57,11 +57,11 @@ class Wandb(WandbLogger):
         entity: str | None = None,
         log_model: bool = False,
     ) -> None:
-        reason = why_offline() if offline is None else "as asked" if offline else None
+        reason = why_offline() if offline is None else "as configured" if offline else None
         folder = Path(save_dir).absolute()
         if reason:
             rank_zero_info(f"W&B logs offline, {reason}: {folder / 'wandb'}; upload later with `wandb sync`")
-        if os.environ.get("WANDB_DATA_DIR") in (None, Wandb._data_dir):  # else it is the user's own
+        if os.environ.get("WANDB_DATA_DIR") in (None, Wandb._data_dir):  # otherwise the user has set it
             os.environ["WANDB_DATA_DIR"] = Wandb._data_dir = str(folder / "wandb")
         job = os.environ.get("SLURM_JOB_ID")
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is done to gradients between the backward pass and the optimiser's step, before Lightning clips them."""
+"""Changes of the gradients between the backward pass and the optimizer's step, before Lightning clips them."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ class GradientNoise(Callback):
     """Adds Gaussian noise that decays with the steps: its variance is eta / (1 + t)^gamma.
 
     Neelakantan et al. 2015, "Adding Gradient Noise Improves Learning for Very Deep Networks", equation 1. The noise is
-    a function of seed and step, so it is the same on all ranks and goes on where a resumed run left off.
+    a function of seed and step, so it is the same on all ranks, and a resumed run continues it.
 
     Args:
         eta: variance at the first step; the paper tries 0.01, 0.3 and 1.
@@ -42,10 +42,10 @@ class GradientNoise(Callback):
 
 
 class GradientNormalization(Callback):
-    """Divides each parameter's gradient by its norm, so that every step is as long, however steep the loss.
+    """Divides each parameter's gradient by its norm, so that every step is equally long, however steep the loss.
 
-    As trains neural cellular automata (Mordvintsev et al. 2020, "Growing Neural Cellular Automata", section "Experiment
-    1"), where long rollouts make gradients explode. Unlike clipping it lengthens small gradients too.
+    Used to train neural cellular automata, whose gradients explode in long rollouts (Mordvintsev et al. 2020, "Growing
+    Neural Cellular Automata", section "Experiment 1"). Unlike clipping, it lengthens small gradients too.
 
     Args:
         eps: added to the norm.

@@ -1,4 +1,4 @@
-"""L1 regularisation, and how sparse it leaves the weights."""
+"""L1 regularization, and how sparse it makes the weights."""
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -8,31 +8,37 @@ from torch.optim import Optimizer
 
 
 class L1(Callback):
-    """Adds `strength` times the sum of all |weights| to what is minimised; biases and norms are left out.
+    """Adds `strength` times the sum of all |weights| to the objective; biases and norms are left out.
 
-    It adds the gradient of that sum, strength * sign(w), to the gradient of the loss, so the loss that is logged stays
-    comparable. After each epoch it logs `sparsity`, the share of weights smaller than `zero`, and at the end it reports
-    each layer's.
+    It adds the gradient of that sum, strength * sign(w), to the gradient of the loss, so the logged loss stays
+    comparable. After each epoch it logs `sparsity`, the share of weights smaller than `zero`, and at the end it prints
+    that of each layer.
 
     Tibshirani 1996, "Regression Shrinkage and Selection via the Lasso".
 
     Args:
         strength: lambda.
-        zero: sizes below it count as none. Gradient descent jumps about zero by lr * strength, so use more than that.
+        zero: absolute values below it count as zero. Gradient descent moves weights to and fro about zero by
+            lr * strength, so it should be larger than that.
 
     Attributes:
         sparsity: share of small weights, by the parameter's name.
+
+    Raises:
+        ValueError: for a negative strength.
     """
 
     def __init__(self, strength: float = 1e-5, zero: float = 1e-3) -> None:
         if strength < 0:
             raise ValueError(f"strength is {strength}: expected 0 or more")
-        self.strength, self.zero, self.sparsity = strength, zero, {}
+        self.strength, self.zero = strength, zero
+        self.sparsity: dict[str, float] = {}
 
     @staticmethod
     def weights(pl_module: LightningModule) -> dict[str, nn.Parameter]:
         """Matrices and filters, by name."""
-        return {name: p for name, p in pl_module.net.named_parameters() if p.ndim > 1 and p.requires_grad}
+        parameters = pl_module.get_submodule("net").named_parameters()
+        return {name: p for name, p in parameters if p.ndim > 1 and p.requires_grad}
 
     @torch.no_grad()
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:

@@ -1,8 +1,8 @@
-"""Augmentation of whole batches on the device, with a separate draw for every sample.
+"""Augmentation of batches of images on the device, with separate random numbers for every sample.
 
-B batch, C channels, H height, W width. Every class here is called with a batch whose images are
-float32 in 0..1 and with the generator to draw from, and returns a new batch; a datamodule applies
-them in the order of its `augment` list. Write your own in the same shape and name it by its dotted path.
+B batch, C channels, H height, W width. Every class here is called with a batch whose images are float32 in 0..1 and
+with a generator to draw from, and returns a new batch; a datamodule applies them in the order of its `augment` list.
+Your own subclasses of `Augmentation` are named by their dotted path.
 """
 
 import math
@@ -19,11 +19,11 @@ class Augmentation(ABC):
 
     @abstractmethod
     def __call__(self, batch: Any, generator: torch.Generator) -> Any:
-        """A new batch; all random numbers come from the generator."""
+        """Returns a new batch; all random numbers come from the generator."""
 
 
 class ImageAugmentation(Augmentation):
-    """Base class of the augmentations that change images and nothing else. A subclass defines `image`."""
+    """Base class of the augmentations that only change images. A subclass defines `image`."""
 
     def __call__(self, batch: Any, generator: torch.Generator) -> Any:
         return batch._replace(image=self.image(batch.image, generator))
@@ -38,7 +38,7 @@ def _integers(low: int, high: int, shape: tuple[int, ...], x: Tensor, generator:
 
 
 class Flip(ImageAugmentation):
-    """Mirrors left and right with probability `p`."""
+    """Horizontal flip with probability `p`."""
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = p
@@ -49,7 +49,7 @@ class Flip(ImageAugmentation):
 
 
 class Crop(ImageAugmentation):
-    """Pads by `padding` pixels on each side and cuts out a window of the old size at random.
+    """Random crop: pads by `padding` pixels on each side and cuts out a random window of the original size.
 
     Args:
         padding: pixels; the shift is uniform in -padding..padding on both axes.
@@ -67,13 +67,13 @@ class Crop(ImageAugmentation):
 
 
 class Cutout(ImageAugmentation):
-    """Covers a square whose centre is uniform over the image, clipped at its border.
+    """Covers a square whose center is uniform over the image; the part outside the image is clipped.
 
     DeVries and Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout", section 3.2.
 
     Args:
         size: side of the square in pixels.
-        fill: grey value in 0..1; by default each channel's mean over the batch.
+        fill: gray value in 0..1; by default each channel's mean over the batch.
     """
 
     def __init__(self, size: int = 8, fill: float | None = None) -> None:
@@ -93,7 +93,7 @@ class Cutout(ImageAugmentation):
 
 
 class Affine(ImageAugmentation):
-    """Turns and scales about the centre, then moves, bilinear; what comes from outside is black.
+    """Rotates and scales about the center, then shifts, with bilinear interpolation; new areas are black.
 
     Args:
         degrees: the angle is uniform in -degrees..degrees.
@@ -106,8 +106,8 @@ class Affine(ImageAugmentation):
 
     def image(self, x: Tensor, generator: torch.Generator) -> Tensor:
         B, _, H, W = x.shape
-        turn, right, down, zoom = torch.rand(4, B, generator=generator, device=x.device) * 2 - 1
-        angle, zoom = turn * math.radians(self.degrees), 1 + zoom * self.scale
+        rotation, right, down, zoom = torch.rand(4, B, generator=generator, device=x.device) * 2 - 1
+        angle, zoom = rotation * math.radians(self.degrees), 1 + zoom * self.scale
         # affine_grid maps output to input coordinates, each axis in -1..1: hence H / W off the diagonal.
         cos, sin = angle.cos() / zoom, angle.sin() / zoom
         linear = torch.stack([cos, -sin * H / W, sin * W / H, cos], 1).view(B, 2, 2)
@@ -117,7 +117,7 @@ class Affine(ImageAugmentation):
 
 
 class Rotate(Affine):
-    """Turns by an angle uniform in -degrees..degrees."""
+    """Rotates by an angle uniform in -degrees..degrees."""
 
     def __init__(self, degrees: float = 7.0) -> None:
         super().__init__(degrees=degrees)
@@ -126,7 +126,7 @@ class Rotate(Affine):
 class Color(ImageAugmentation):
     """Changes brightness, contrast and saturation, each by a factor uniform in 1 - x..1 + x, in this order.
 
-    Contrast is about the mean grey of the image, saturation about the grey of the pixel (ITU-R BT.601 luma).
+    Contrast is relative to the mean luma of the image, saturation to the luma of the pixel (ITU-R BT.601).
     """
 
     def __init__(self, brightness: float = 0.2, contrast: float = 0.2, saturation: float = 0.2) -> None:
@@ -136,12 +136,12 @@ class Color(ImageAugmentation):
         draw = 2 * torch.rand(3, len(x), 1, 1, 1, generator=generator, device=x.device) - 1
         bright, contrast, saturation = 1 + draw.to(x.dtype) * x.new_tensor(self.strengths)[:, None, None, None, None]
         x = (x * bright).clamp(0, 1)
-        mean = _grey(x).mean((2, 3), keepdim=True)
+        mean = _luma(x).mean((2, 3), keepdim=True)
         x = (mean + (x - mean) * contrast).clamp(0, 1)
-        grey = _grey(x)
-        return (grey + (x - grey) * saturation).clamp(0, 1)
+        luma = _luma(x)
+        return (luma + (x - luma) * saturation).clamp(0, 1)
 
 
-def _grey(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, 1, H, W)."""
+def _luma(x: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W); images with another number of channels stay as they are."""
     return (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True) if x.shape[1] == 3 else x

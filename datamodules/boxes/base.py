@@ -1,7 +1,10 @@
-"""Images with boxes: the data sets and datamodules that detection shares, whatever format the boxes were written in."""
+"""Images with boxes: the data sets and datamodules that detection shares, whatever format the boxes are stored in.
+
+H, W height and width of the images that the net sees.
+"""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +19,21 @@ from datamodules.image import ImageData
 from datamodules.io import read_image
 
 
+class BoxedSample(NamedTuple):
+    """One image and its n boxes, before they are collated into `Boxed`.
+
+    image: (C, H, W) uint8.
+    boxes: (n, 4) float32, xyxy in pixels.
+    labels: (n,) int64.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+
+
 class BoxedInMemory(Dataset):
-    """A data set held in memory; a batch is one indexing operation.
+    """A data set of images with boxes, held in memory; a batch is one indexing operation.
 
     Args:
         images: (N, C, H, W) uint8.
@@ -35,23 +51,23 @@ class BoxedInMemory(Dataset):
         boxes, labels = ([rows[int(i)] for i in indices] for rows in (self.boxes, self.labels))
         return Boxed(self.images[torch.as_tensor(indices)], boxes, labels)
 
-    def __getitem__(self, index: int) -> Boxed:
-        return Boxed(self.images[index], self.boxes[index], self.labels[index])
+    def __getitem__(self, index: int) -> BoxedSample:
+        return BoxedSample(self.images[index], self.boxes[index], self.labels[index])
 
 
-def collate_boxes(samples: list[Boxed]) -> Boxed:
+def collate_boxes(samples: list[BoxedSample]) -> Boxed:
     """Samples -> a batch."""
     images, boxes, labels = zip(*samples, strict=True)
     return Boxed(torch.stack(images), list(boxes), list(labels))
 
 
 class BoxedFiles(Dataset):
-    """Picture files with their boxes, scaled to one size.
+    """Image files with their boxes, scaled to one size.
 
     Args:
-        annotations: of the pictures.
+        annotations: of the images.
         classes: names in the order of the labels.
-        image_size: (H, W) to which picture and boxes are scaled, whatever the shape of the picture.
+        image_size: (H, W) to which image and boxes are scaled, whatever the aspect ratio of the image.
     """
 
     def __init__(self, annotations: list[Annotation], classes: tuple[str, ...], image_size: tuple[int, int]) -> None:
@@ -60,58 +76,61 @@ class BoxedFiles(Dataset):
     def __len__(self) -> int:
         return len(self.annotations)
 
-    def __getitem__(self, index: int) -> Boxed:
-        """Raises ValueError if the picture is not of the size that its annotation is about."""
-        note, (H, W) = self.annotations[index], self.image_size
-        image = read_image(note.path)
-        if image.size != (note.width, note.height):
+    def __getitem__(self, index: int) -> BoxedSample:
+        """Raises ValueError if the image has another size than its annotation states."""
+        annotation, (H, W) = self.annotations[index], self.image_size
+        image = read_image(annotation.path)
+        if image.size != (annotation.width, annotation.height):
             raise ValueError(
-                f"{note.path} has {image.width} x {image.height} pixels, but its boxes were drawn on "
-                f"{note.width} x {note.height}: expected the picture that was annotated"
+                f"{annotation.path} has {image.width} x {image.height} pixels, but its boxes were drawn on "
+                f"{annotation.width} x {annotation.height}: expected the image that was annotated; replace it"
             )
         pixels = np.array(image.resize((W, H), Image.Resampling.BILINEAR))
-        boxes = torch.from_numpy(note.boxes) * torch.tensor([W / note.width, H / note.height] * 2)
-        labels = torch.tensor([self.classes.index(name) for name in note.names], dtype=torch.int64)
-        return Boxed(torch.from_numpy(pixels).permute(2, 0, 1), boxes, labels)
+        boxes = torch.as_tensor(annotation.boxes) * torch.tensor([W / annotation.width, H / annotation.height] * 2)
+        labels = torch.tensor([self.classes.index(name) for name in annotation.names], dtype=torch.int64)
+        return BoxedSample(torch.from_numpy(pixels).permute(2, 0, 1), boxes, labels)
 
     def in_memory(self) -> BoxedInMemory:
+        """The same data set with all files read."""
         return BoxedInMemory(*collate_boxes([self[i] for i in range(len(self))]))
 
 
 class BoxedData(ImageData):
-    """Base of the datamodules for detection: batches are `Boxed`. Subclasses give `make_datasets`, and `classes` in `__init__`.
+    """Base class of the datamodules for detection: batches are `Boxed`.
 
-    The arguments are those of `ImageData`; `augment` takes the classes of `datamodules.augment.boxes`, which move the
-    boxes with the pixels, and of `datamodules.augment.images` those that move nothing.
+    A subclass defines `make_datasets`, and sets `classes` in `__init__`. The arguments are those of `ImageData`;
+    `augment` takes the classes of `datamodules.augment.boxes`, which move the boxes with the pixels, and those of
+    `datamodules.augment.images` that move no pixel.
 
     Attributes:
-        in_memory: whether the data sets give whole batches; else samples, read by `num_workers` processes.
+        in_memory: whether the data sets return complete batches; otherwise they return samples, read by `num_workers`
+            processes.
     """
 
     in_memory = True
     num_workers = 0
 
-    def loader_options(self) -> dict:
+    def loader_options(self) -> dict[str, Any]:
         if self.in_memory:
             return super().loader_options()
         return {"collate": collate_boxes, "num_workers": self.num_workers, "pin_memory": torch.cuda.is_available()}
 
 
 class AnnotatedData(BoxedData):
-    """Base of the datamodules that read pictures and annotations from files. Subclasses define `annotations`.
+    """Base class of the datamodules that read images and annotations from files. A subclass defines `annotations`.
 
     Args:
-        image_size: (H, W) that the net sees; pictures of another shape are stretched to it.
-        classes: names in the order of the labels; default those that occur, in the order of the alphabet.
-        val_size: pictures taken out of train for validation; 0 trains on all and validates on none.
-        in_memory: decode all pictures once and keep them as uint8; else they are read anew in each epoch.
+        image_size: (H, W) that the net sees; images with another aspect ratio are stretched.
+        classes: names in the order of the labels; default those that occur, in alphabetical order.
+        val_size: images taken out of train for validation; 0 trains on all and validates on none.
+        in_memory: decode all images once and keep them as uint8; otherwise they are read in each epoch.
         mean, std: per channel, of pixels in 0..1; by default ImageNet's.
         num_workers: processes that read files, if they are not kept in memory.
         options: see `ImageData`.
 
     Raises:
-        FileNotFoundError: if a picture or annotation is not there.
-        ValueError: if an annotation can't be read, has a class that is not among `classes`, or there are none.
+        FileNotFoundError: if an image or annotation does not exist.
+        ValueError: if an annotation cannot be read or has a class that is not among `classes`, or if there is no box.
     """
 
     def __init__(
@@ -127,38 +146,48 @@ class AnnotatedData(BoxedData):
         eval_batch_size: int = 32,
         **options: Any,
     ) -> None:
-        super().__init__(val_size=val_size, batch_size=batch_size, eval_batch_size=eval_batch_size, **options)
+        super().__init__(
+            val_size=val_size, mean=mean, std=std, batch_size=batch_size, eval_batch_size=eval_batch_size, **options
+        )
         self.in_memory, self.num_workers = in_memory, num_workers
-        self.mean, self.std = tuple(mean), tuple(std)
         self.image_shape = (3, *image_size)
         self.found = self.annotations()
-        everything = [note for notes in self.found.values() for note in notes]
-        self.classes = tuple(classes or sorted({name for note in everything for name in note.names}))
+        everything = [annotation for annotations in self.found.values() for annotation in annotations]
+        self.classes = tuple(classes or sorted({name for annotation in everything for name in annotation.names}))
         if not self.classes:
-            raise ValueError(f"the {len(everything)} annotations of {type(self).__name__} hold no box at all")
-        for note in everything:
-            if unknown := set(note.names) - set(self.classes):
+            raise ValueError(
+                f"the {len(everything)} annotations of {type(self).__name__} contain no box: expected at least one; "
+                "annotate some images"
+            )
+        for annotation in everything:
+            if unknown := set(annotation.names) - set(self.classes):
                 raise ValueError(
-                    f"{note.path.name} has a box of class {min(unknown)!r}: expected one of {list(self.classes)}; "
-                    "mend the annotation, or add it to `classes`"
+                    f"{annotation.path.name} has a box of class {min(unknown)!r}: expected one of "
+                    f"{list(self.classes)}; correct the annotation, or add the class to `classes`"
                 )
-            if not note.path.is_file():
+            if not annotation.path.is_file():
                 raise FileNotFoundError(
-                    f"{note.path} is annotated but not there: add the picture or take out its boxes"
+                    f"{annotation.path} is annotated but does not exist: expected the image; add it or remove its boxes"
                 )
 
     @abstractmethod
     def annotations(self) -> dict[str, list[Annotation]]:
-        """The annotations of "train" and "test"; without a test set, of "train" only."""
+        """The annotations of "train" and "test", or only of "train" if there is no test set."""
 
     def make_datasets(self) -> dict[str, Dataset]:
         found = dict(self.found)
-        if "test" not in found:  # then the same pictures are always set aside
+        if "test" not in found:  # then a fixed part of the images is set aside
             found["train"], found["test"] = _divide(found["train"], max(1, round(TEST_SHARE * len(found["train"]))))
         found["train"], found["val"] = _divide(found["train"], self.val_size)
-        files = {name: BoxedFiles(notes, self.classes, self.image_shape[1:]) for name, notes in found.items() if notes}
-        return {name: data.in_memory() for name, data in files.items()} if self.in_memory else files
+        datasets: dict[str, Dataset] = {}
+        for split, annotations in found.items():
+            if annotations:
+                files = BoxedFiles(annotations, self.classes, self.image_shape[1:])
+                datasets[split] = files.in_memory() if self.in_memory else files
+        return datasets
 
 
-def _divide(notes: list[Annotation], count: int) -> tuple[list[Annotation], list[Annotation]]:
-    return tuple([notes[i] for i in part] for part in hold_out(len(notes), count))
+def _divide(annotations: list[Annotation], count: int) -> tuple[list[Annotation], list[Annotation]]:
+    """Training annotations, and `count` that are held out."""
+    train, held_out = hold_out(len(annotations), count)
+    return [annotations[i] for i in train], [annotations[i] for i in held_out]

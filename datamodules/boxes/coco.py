@@ -1,4 +1,7 @@
-"""The COCO schema: one JSON file for a whole set of pictures, boxes as left, top, width, height (Lin et al. 2014)."""
+"""The COCO schema: one JSON file for a set of images, boxes as left, top, width, height.
+
+Lin et al. 2014, "Microsoft COCO: Common Objects in Context".
+"""
 
 from collections import defaultdict
 from pathlib import Path
@@ -14,51 +17,51 @@ def read_coco(path: Path, images: Path | None = None, content: Any = None) -> li
 
     Args:
         path: of the file.
-        images: folder of the pictures; default that of the file.
+        images: folder of the images; default that of the file.
         content: of the file, if it has been read already.
 
     Raises:
-        FileNotFoundError: if the file is not there.
-        ValueError: if it can't be read or is not in this schema; names it.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it cannot be read or is not in this schema; names it.
     """
     content = read_json(path) if content is None else content
     try:
         classes = {category["id"]: str(category["name"]) for category in content["categories"]}
-        pictures = {
-            picture["id"]: (str(picture["file_name"]), (picture.get("width") or 0, picture.get("height") or 0))
-            for picture in content["images"]
+        described = {
+            image["id"]: (str(image["file_name"]), (image.get("width") or 0, image.get("height") or 0))
+            for image in content["images"]
         }
         boxes, names = defaultdict(list), defaultdict(list)
         for item in content["annotations"]:
             left, top, width, height = map(float, item["bbox"])
-            picture, category = item["image_id"], item["category_id"]
-            if picture not in pictures or category not in classes:
-                which = f"image {picture}" if picture not in pictures else f"category {category}"
-                raise ValueError(f"annotation {item.get('id')} is of {which}, which is not defined")
+            image, category = item["image_id"], item["category_id"]
+            if image not in described or category not in classes:
+                which = f"image {image}" if image not in described else f"category {category}"
+                raise ValueError(f"annotation {item.get('id')} refers to {which}, which is not defined")
             if not item.get("iscrowd"):
-                boxes[picture].append((left, top, left + width, top + height))
-                names[picture].append(classes[category])
+                boxes[image].append((left, top, left + width, top + height))
+                names[image].append(classes[category])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else error
+        problem = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(
-            f"{path} is not in the COCO schema ({what}): expected images with id and file_name, "
+            f"{path} is not in the COCO schema ({problem}): expected images with id and file_name, "
             "annotations with image_id, category_id and bbox, categories with id and name; export it again"
         ) from None
     folder = images or path.parent
-    found = [
-        Annotation(image_of_annotation(folder, name), *size, boxes[key], names[key])
-        for key, (name, size) in pictures.items()
+    annotations = [
+        Annotation(image_of_annotation(folder, name), *size, boxes=boxes[key], names=names[key])
+        for key, (name, size) in described.items()
     ]
-    return clean_boxes(found, path)
+    return clean_boxes(annotations, path)
 
 
 class COCO(AnnotatedData):
     """Images with COCO-schema annotations.
 
     Args:
-        train_file, test_file: JSON files; relative ones are looked for below `data_dir` and then here. Without
-            `test_file` a fixed 15 % of the pictures are for testing.
-        train_images, test_images: folders of the pictures, found likewise; default those of the files.
+        train_file, test_file: JSON files, see `datamodules.io.find_file`. Without `test_file` a fixed 15 % of the
+            images are for testing.
+        train_images, test_images: folders of the images, found likewise; default those of the files.
         options: as in `AnnotatedData`.
 
     Raises:
@@ -71,17 +74,17 @@ class COCO(AnnotatedData):
         test_file: str | None = None,
         train_images: str | None = None,
         test_images: str | None = None,
-        **options,
+        **options: Any,
     ) -> None:
         self.files = {"train": (train_file, train_images), "test": (test_file, test_images)}
         super().__init__(**options)
 
     def annotations(self) -> dict[str, list[Annotation]]:
         return {
-            name: read_coco(
-                find_file(file, "a file of annotations", self.data_dir),
-                images and find_file(images, "a folder of images", self.data_dir),
+            split: read_coco(
+                find_file(file, "a JSON file of annotations", self.data_dir),
+                images=find_file(images, "a folder of images", self.data_dir) if images else None,
             )
-            for name, (file, images) in self.files.items()
+            for split, (file, images) in self.files.items()
             if file
         }

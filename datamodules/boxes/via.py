@@ -10,7 +10,7 @@ from datamodules.boxes.annotations import Annotation, clean_boxes, image_of_anno
 from datamodules.boxes.base import AnnotatedData
 from datamodules.io import find_file
 
-Region = tuple[dict, dict]  # its shape and its attributes, as the file has them
+Region = tuple[dict, dict]  # its shape and its attributes, as in the file
 
 
 def read_via(
@@ -18,46 +18,48 @@ def read_via(
 ) -> list[Annotation]:
     """The regions of an export, each as the box around it (rectangle, circle, ellipse, polygon or polyline).
 
-    The sizes of the pictures, which these files do not say, are read from the pictures.
+    These files do not contain the sizes of the images, which are read from the images.
 
     Args:
         path: JSON or CSV file.
-        images: folder of the pictures; default that of the file.
+        images: folder of the images; default that of the file.
         attribute: region attribute that holds the class; needed only if there are several.
         content: of the file, if it has been read already.
 
     Raises:
-        FileNotFoundError: if the file or a picture is not there.
-        ValueError: if the file can't be read, or a region has no class or an unknown shape; names the file.
+        FileNotFoundError: if the file or an image does not exist.
+        ValueError: if the file cannot be read, or a region has no class or an unknown shape; names the file.
     """
     if content is None:
         content = read_csv(path) if path.suffix.lower() == ".csv" else read_json(path)
     try:
         regions: dict[str, list[Region]] = {}
-        for name, region in _of_csv(content) if isinstance(content, list) else _of_json(content):
+        for name, region in _regions_of_csv(content) if isinstance(content, list) else _regions_of_json(content):
             regions.setdefault(name, []).extend([region] if region else [])
         boxes = {name: [_box(shape) for shape, _ in rows] for name, rows in regions.items()}
         classes = {name: [_class(values, attribute) for _, values in rows] for name, rows in regions.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path} is no export of VGG Image Annotator 1 or 2 that can be read ({what})") from None
+        problem = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(
+            f"{path} cannot be read as an export of VGG Image Annotator 1 or 2 ({problem}): expected regions with "
+            "shape_attributes and region_attributes; export it again"
+        ) from None
     folder = images or path.parent
-    found = [Annotation(image_of_annotation(folder, name), 0, 0, boxes[name], classes[name]) for name in regions]
-    return clean_boxes(found, path)
+    annotations = [Annotation(image_of_annotation(folder, name), 0, 0, boxes[name], classes[name]) for name in regions]
+    return clean_boxes(annotations, path)
 
 
-def _of_json(content: dict) -> Iterator[tuple[str, Region | None]]:
-    """(picture, region) of each region; None for a picture without one."""
-    for picture in content.get("_via_img_metadata", content).values():
-        regions = picture["regions"]
+def _regions_of_json(content: dict) -> Iterator[tuple[str, Region | None]]:
+    """(image, region) for each region; None for an image without one."""
+    for image in content.get("_via_img_metadata", content).values():
+        regions = image["regions"]
         regions = list(regions.values()) if isinstance(regions, dict) else regions  # version 1 numbers them
-        yield picture["filename"], None
-        yield from (
-            (picture["filename"], (region["shape_attributes"], region["region_attributes"])) for region in regions
-        )
+        yield image["filename"], None
+        for region in regions:
+            yield image["filename"], (region["shape_attributes"], region["region_attributes"])
 
 
-def _of_csv(rows: list[dict[str, str]]) -> Iterator[tuple[str, Region | None]]:
+def _regions_of_csv(rows: list[dict[str, str]]) -> Iterator[tuple[str, Region | None]]:
     for row in rows:
         shape, values = json.loads(row["region_shape_attributes"]), json.loads(row["region_attributes"])
         yield row.get("filename") or row["#filename"], (shape, values) if shape else None  # with a # in version 1
@@ -79,9 +81,9 @@ def _box(shape: dict) -> tuple[float, float, float, float]:
 
 
 def _class(values: dict, attribute: str | None) -> str:
-    """The value of the attribute; of a checkbox the one that is ticked."""
+    """The value of the attribute; of a checkbox the option that is ticked."""
     if attribute is None and len(values) != 1:
-        raise ValueError(f"a region has the attributes {list(values)}: expected one, or say which is the class")
+        raise ValueError(f"a region has the attributes {list(values)}: expected one, or `attribute` to name the class")
     value = values[attribute or next(iter(values))]
     ticked = [name for name, on in value.items() if on] if isinstance(value, dict) else [value]
     if len(ticked) != 1 or not str(ticked[0]).strip():
@@ -93,9 +95,9 @@ class VIA(AnnotatedData):
     """Images annotated with VGG Image Annotator.
 
     Args:
-        train_file, test_file: JSON or CSV; relative ones are looked for below `data_dir` and then here. Without
-            `test_file` a fixed 15 % of the pictures are for testing.
-        train_images, test_images: folders of the pictures, found likewise; default those of the files.
+        train_file, test_file: JSON or CSV files, see `datamodules.io.find_file`. Without `test_file` a fixed 15 % of
+            the images are for testing.
+        train_images, test_images: folders of the images, found likewise; default those of the files.
         attribute: as in `read_via`.
         options: as in `AnnotatedData`.
 
@@ -110,18 +112,18 @@ class VIA(AnnotatedData):
         train_images: str | None = None,
         test_images: str | None = None,
         attribute: str | None = None,
-        **options,
+        **options: Any,
     ) -> None:
         self.files, self.attribute = {"train": (train_file, train_images), "test": (test_file, test_images)}, attribute
         super().__init__(**options)
 
     def annotations(self) -> dict[str, list[Annotation]]:
         return {
-            name: read_via(
-                find_file(file, "a file of annotations", self.data_dir),
-                images and find_file(images, "a folder of images", self.data_dir),
-                self.attribute,
+            split: read_via(
+                find_file(file, "a JSON or CSV file of annotations", self.data_dir),
+                images=find_file(images, "a folder of images", self.data_dir) if images else None,
+                attribute=self.attribute,
             )
-            for name, (file, images) in self.files.items()
+            for split, (file, images) in self.files.items()
             if file
         }

@@ -1,12 +1,15 @@
-"""Pascal VOC: one XML file a picture, and lists of names that make the splits (Everingham et al. 2010)."""
+"""Pascal VOC: one XML file for each image, and lists of names that define the splits (Everingham et al. 2010)."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from datamodules.boxes.annotations import Annotation, clean_boxes, image_of_annotation
 from datamodules.boxes.base import AnnotatedData
 from datamodules.io import find_file
+
+BOX_EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def roots(folder: Path) -> list[Path]:
@@ -19,78 +22,88 @@ def roots(folder: Path) -> list[Path]:
 def read_voc(folder: Path, split: str | None = None, difficult: bool = False) -> list[Annotation]:
     """The annotations below a folder.
 
-    It holds Annotations/*.xml with JPEGImages/ and maybe ImageSets/Main/SPLIT.txt, once or in several VOC* folders
-    at or below VOCdevkit; or else *.xml files beside the pictures. Numbers are read as edges in pixels from 0: VOC's
-    own count from 1 and so lie a pixel to the right, those of most annotation tools are exact.
+    It holds Annotations/*.xml with JPEGImages/ and optionally ImageSets/Main/SPLIT.txt, once or in several VOC* folders
+    at or below VOCdevkit; or else *.xml files next to the images. Numbers are read as edges in pixels from 0: VOC's own
+    count from 1, so that its boxes lie one pixel to the right; those of most annotation tools are exact.
 
     Args:
         folder: as above.
         split: list of ImageSets/Main to read, such as "trainval"; None reads all files.
-        difficult: keep the boxes marked difficult, which VOC's own evaluation passes over.
+        difficult: keep the boxes marked difficult, which VOC's own evaluation ignores.
 
     Raises:
         FileNotFoundError: if there are no annotations, or no such list.
-        ValueError: if a file can't be read; names it.
+        ValueError: if a file cannot be read; names it.
     """
     if not (found := roots(folder)):
-        raise FileNotFoundError(f"{folder} holds no VOC annotations: expected Annotations/*.xml in it or in VOC*/")
+        raise FileNotFoundError(f"{folder} contains no VOC annotations: expected Annotations/*.xml in it or in VOC*/")
     stems = [(root, stem, part) for root in found for stem, part in _listed(root, split)]
     if not stems:
         lists = sorted({path.stem for root in found for path in root.glob("ImageSets/Main/*.txt")})
         raise FileNotFoundError(f"{folder} has no ImageSets/Main/{split}.txt with names in it: expected one of {lists}")
-    return [
-        read_xml((root / "Annotations" if (root / "Annotations").is_dir() else root) / f"{stem}.xml", difficult, part)
-        for root, stem, part in stems
-    ]
+    return [read_xml(_xml_folder(root) / f"{stem}.xml", difficult, part) for root, stem, part in stems]
+
+
+def _xml_folder(root: Path) -> Path:
+    return root / "Annotations" if (root / "Annotations").is_dir() else root
 
 
 def _listed(root: Path, split: str | None) -> Iterator[tuple[str, str]]:
-    """(file name without suffix, "train" or "test") of the annotations of `make_datasets`."""
+    """(file name without suffix, "train" or "test") of each annotation in the list `split`; of all if it is None."""
     lists = root / "ImageSets" / "Main"
     names = {path.stem: path.read_text().split() for path in lists.glob("*.txt") if path.stem in (split, "test")}
     if split is not None:
         yield from ((stem, "test" if split == "test" else "train") for stem in names.get(split, []))
         return
     test = set(names.get("test", []))
-    for path in sorted((root / "Annotations" if (root / "Annotations").is_dir() else root).glob("*.xml")):
+    for path in sorted(_xml_folder(root).glob("*.xml")):
         yield path.stem, "test" if path.stem in test else "train"
 
 
 def read_xml(path: Path, difficult: bool = False, split: str = "train") -> Annotation:
-    """One annotation file.
+    """The annotation in one file.
 
     Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is empty, cut off, or lacks what an annotation needs.
+        FileNotFoundError: if it does not exist.
+        ValueError: if it is empty, truncated, or lacks a required element.
     """
     try:
         tree = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
-        what = "is empty" if not path.stat().st_size else f"is no XML that can be read ({error})"
-        raise ValueError(f"{path} {what}: expected a whole VOC annotation; mend it or take it out") from None
+        problem = "is empty" if not path.stat().st_size else f"cannot be read as XML ({error})"
+        raise ValueError(f"{path} {problem}: expected a complete VOC annotation; correct it or remove it") from None
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is not there: expected the annotation of a picture that is listed") from None
+        raise FileNotFoundError(
+            f"{path} does not exist: expected the annotation of an image that is in a list; add it, or correct the list"
+        ) from None
     objects = [item for item in tree.iter("object") if difficult or (item.findtext("difficult") or "0").strip() != "1"]
     try:
-        size = (float(tree.findtext("size/width") or 0), float(tree.findtext("size/height") or 0))
-        boxes = [[float(item.findtext(f"bndbox/{edge}")) for edge in EDGES] for item in objects]
-        names = [item.findtext("name").strip() for item in objects]
-    except (TypeError, AttributeError, ValueError):
-        raise ValueError(f"{path} has an object without a name or a number {EDGES} in bndbox; mend it") from None
+        width, height = (float(tree.findtext(f"size/{side}") or 0) for side in ("width", "height"))
+        boxes = [[float(_text(item, f"bndbox/{edge}")) for edge in BOX_EDGES] for item in objects]
+        names = [_text(item, "name").strip() for item in objects]
+    except ValueError:
+        raise ValueError(
+            f"{path} has an object without a name or without numbers: expected a name, and {', '.join(BOX_EDGES)} in "
+            "bndbox; correct it"
+        ) from None
     folder = path.parent.parent / "JPEGImages" if path.parent.name == "Annotations" else path.parent
-    picture = image_of_annotation(folder, (tree.findtext("filename") or "").strip(), path.stem)
-    return clean_boxes([Annotation(picture, *size, boxes, names, split)], path)[0]
+    image = image_of_annotation(folder, (tree.findtext("filename") or "").strip(), path.stem)
+    return clean_boxes([Annotation(image, int(width), int(height), boxes, names, split)], path)[0]
 
 
-EDGES = ("xmin", "ymin", "xmax", "ymax")
+def _text(item: ElementTree.Element, path: str) -> str:
+    """Raises ValueError if an element does not exist."""
+    if (text := item.findtext(path)) is None:
+        raise ValueError(path)
+    return text
 
 
 class VOC(AnnotatedData):
     """Images with VOC annotations.
 
     Args:
-        folder: as in `read_voc`; a relative one is looked for below `data_dir` and then here.
-        train_split, test_split: lists in ImageSets/Main. Of a folder without such lists a fixed 15 % are for testing.
+        folder: as in `read_voc`; see `datamodules.io.find_file`.
+        train_split, test_split: lists in ImageSets/Main. Without such lists a fixed 15 % of the images are for testing.
         difficult: keep the boxes marked difficult.
         options: as in `AnnotatedData`.
 
@@ -104,13 +117,13 @@ class VOC(AnnotatedData):
         train_split: str = "trainval",
         test_split: str = "test",
         difficult: bool = False,
-        **options,
+        **options: Any,
     ) -> None:
         self.folder, self.splits, self.difficult = folder, {"train": train_split, "test": test_split}, difficult
         super().__init__(**options)
 
     def annotations(self) -> dict[str, list[Annotation]]:
-        folder = find_file(self.folder, "a folder or file of annotations", self.data_dir)
+        folder = find_file(self.folder, "a folder of VOC annotations", self.data_dir)
         if not any((root / "ImageSets" / "Main").is_dir() for root in roots(folder)):
-            return {"train": read_voc(folder, None, self.difficult)}
+            return {"train": read_voc(folder, difficult=self.difficult)}
         return {name: read_voc(folder, split, self.difficult) for name, split in self.splits.items()}

@@ -1,6 +1,8 @@
-"""What images with sentences share."""
+"""The tokenizer of sentences, the data set in memory, and the base class of the datamodules for images with sentences.
 
-import difflib
+S sentences, T tokens.
+"""
+
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -12,13 +14,14 @@ from torch.utils.data import Dataset
 
 from datamodules.batches import Paired
 from datamodules.image import ImageData
+from datamodules.messages import nearest_names
 from datamodules.text.tokenizers import UNKNOWN, train_tokenizer
 
 PADDING, END = "[PAD]", "[EOS]"
 
 
 def word_tokenizer(sentences: Iterable[str]) -> Tokenizer:
-    """A token for each word and mark of the sentences, in lower case; an end behind each, then padding."""
+    """A tokenizer of the words and punctuation marks of the sentences, in lower case; it appends `[EOS]` and pads."""
     tokenizer = train_tokenizer("\n".join(sentences), "words", special_tokens=(PADDING, UNKNOWN, END))
     end = tokenizer.token_to_id(END)
     tokenizer.post_processor = processors.TemplateProcessing(f"$A {END}", special_tokens=[(END, end)])
@@ -28,43 +31,47 @@ def word_tokenizer(sentences: Iterable[str]) -> Tokenizer:
 
 def encode_sentences(tokenizer: Tokenizer, sentences: Iterable[str]) -> tuple[Tensor, Tensor]:
     """Sentences -> tokens (S, T) int64, padded at the end, and their mask (S, T), false at padding."""
-    found = tokenizer.encode_batch(list(sentences))
-    return torch.tensor([e.ids for e in found]), torch.tensor([e.attention_mask for e in found], dtype=torch.bool)
+    encodings = tokenizer.encode_batch(list(sentences))
+    mask = torch.tensor([encoding.attention_mask for encoding in encodings], dtype=torch.bool)
+    return torch.tensor([encoding.ids for encoding in encodings]), mask
 
 
 def check_words(tokenizer: Tokenizer, sentence: str) -> None:
-    """Raises ValueError if a sentence has a word that the net never saw, for which it could only guess."""
+    """Raises ValueError if a sentence is empty or has a word that the net was not trained on."""
     known = tokenizer.get_vocab()
-    found = tokenizer.encode(sentence)
-    for token, (start, end) in zip(found.tokens, found.offsets, strict=True):
+    encoding = tokenizer.encode(sentence)
+    for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True):
         if token == UNKNOWN:
-            near = difflib.get_close_matches(sentence[start:end].lower(), known, 3)
+            word = sentence[start:end]
+            nearest = nearest_names(word.lower(), known, otherwise=f"such as {', '.join(sorted(known)[:30])}")
             raise ValueError(
-                f"the net never saw the word {sentence[start:end]!r}: expected words of its training sentences; "
-                + (f"nearest: {', '.join(near)}" if near else f"such as {', '.join(sorted(known)[:30])}")
+                f"the net never saw the word {word!r}: expected words of its training sentences; {nearest}"
             )
-    if len(found.tokens) < 2:
+    if len(encoding.tokens) < 2:
         raise ValueError(f"the sentence {sentence!r} is empty: expected some words")
 
 
 class PairedInMemory(Dataset):
-    """Images (N, C, H, W) uint8 with sentences (N, T), their mask, and labels (N,)."""
+    """A data set of images with sentences, held in memory; a batch is one indexing operation.
 
-    def __init__(self, *columns: Tensor) -> None:
-        self.columns = Paired(*columns)
+    Args:
+        columns: all samples as one batch.
+    """
+
+    def __init__(self, columns: Paired) -> None:
+        self.columns = columns
 
     def __len__(self) -> int:
         return len(self.columns.label)
 
-    def __getitem__(self, index: int) -> Paired:
-        return self.__getitems__(index)
+    def __getitem__(self, index: int | Tensor) -> Paired:
+        return Paired(*(column[index] for column in self.columns))
 
-    def __getitems__(self, indices: Tensor) -> Paired:
-        return Paired(*(column[indices] for column in self.columns))
+    __getitems__ = __getitem__
 
 
 class Captioned(ImageData):
-    """Base of the datamodules whose pictures have sentences.
+    """Base class of the datamodules whose images have sentences.
 
     Attributes:
         tokenizer: of the training sentences.

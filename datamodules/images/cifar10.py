@@ -1,4 +1,4 @@
-"""CIFAR-10: 50 000 + 10 000 small colour photographs, 32 x 32, ten classes.
+"""CIFAR-10: 50 000 + 10 000 small color photographs, 32 x 32, ten classes.
 
 Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images", section 3.
 """
@@ -27,6 +27,6 @@ class CIFAR10(TorchvisionImages):
         "cifar-10-batches-py/batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
     }
     mean = (0.4914, 0.4822, 0.4465)
-    std = (0.2470, 0.2435, 0.2616)  # of the pixels; 0.2023 0.1994 0.2010, often seen, averages per image instead
+    std = (0.2470, 0.2435, 0.2616)  # of all pixels; the common 0.2023, 0.1994, 0.2010 is a mean over images instead
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     image_shape = (3, 32, 32)

@@ -10,14 +10,14 @@ from datamodules.base import hold_out
 from datamodules.image import ImageData
 from datamodules.loader import InMemory
 
-TEST_SIZE = 360  # a fifth, the last ones: written by other hands than the first
+TEST_SIZE = 360  # a fifth, the last ones: written by other people than the first
 
 
 class Digits(ImageData):
-    """scikit-learn's digits in memory, grey levels 0..16 stretched to 0..255.
+    """scikit-learn's digits in memory, gray levels 0..16 scaled to 0..255.
 
-    The data come in the order in which they were collected; the last 360 are the test set, so no
-    writer's digits stand on both sides but for those at the border.
+    The data are in the order in which they were collected, and the last 360 are the test set. Therefore at most one
+    writer, at the border, has digits in both parts.
 
     >>> data = Digits(); data.setup("fit"); len(data.datasets["test"])
     360

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 60 000 + 10 000 grey pictures of clothes, 28 x 28, ten classes.
+"""Fashion-MNIST: 60 000 + 10 000 grayscale images of clothes, 28 x 28, ten classes.
 
 Xiao, Rasul and Vollgraf 2017, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms".
 """
@@ -12,8 +12,8 @@ from datamodules.image import TorchvisionImages
 class FashionMNIST(TorchvisionImages):
     """Fashion-MNIST in memory.
 
-    Files are looked for under `data_dir`, then where Debian's package dataset-fashion-mnist puts them,
-    then downloaded by torchvision, then taken out of Debian's package (no root needed).
+    The files are taken from `data_dir`, else from the folder where Debian's package dataset-fashion-mnist puts them,
+    else from torchvision's download, else from Debian's package itself (without root).
 
     >>> FashionMNIST(batch_size=256).num_classes
     10
@@ -34,7 +34,7 @@ class FashionMNIST(TorchvisionImages):
     image_shape = (1, 28, 28)
 
     def sources(self) -> dict:
-        raw, system = "FashionMNIST/raw", files.SYSTEM / "fashion-mnist"
+        raw, system = "FashionMNIST/raw", files.SYSTEM_FOLDER / "fashion-mnist"
         return {
             str(system): lambda folder: files.unpack(system, folder / raw),
             **super().sources(),

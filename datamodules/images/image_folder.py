@@ -1,37 +1,36 @@
-"""The user's own pictures: one folder a class, read and augmented with albumentations in worker processes."""
+"""The user's own images: one folder for each class, read and augmented with albumentations in worker processes."""
 
-import os
 from pathlib import Path
 from typing import Any
 
+import albumentations as A
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datamodules.base import TEST_SHARE, VAL_SHARE
-from datamodules.io import IMAGE_SUFFIXES, read_image
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for news at import
-import albumentations as A
-
+from datamodules.base import SPLIT_SEED, TEST_SHARE, VAL_SHARE
 from datamodules.batches import Labelled
 from datamodules.image import ImageData
+from datamodules.io import IMAGE_SUFFIXES, find_file, read_image
+
+Samples = list[tuple[Path, int]]  # image files with their labels
 
 
 class ImageFiles(Dataset):
-    """Image files with their labels, through an albumentations pipeline.
+    """Image files with their labels, passed through an albumentations pipeline.
 
-    The pipeline is seeded anew for every sample from (seed, epoch, index): no two samples, epochs or
-    ranks share draws, and the result depends neither on the number of workers nor on where a run resumed.
+    The pipeline is seeded for every sample from (seed, epoch, index): samples, epochs and ranks draw independently,
+    and the result depends neither on the number of workers nor on where a run resumed.
 
     Args:
-        paths, labels: of the samples.
+        samples: paths and labels.
         transform: albumentations pipeline, uint8 (H, W, C) in and out.
         seed: of the augmentation.
     """
 
-    def __init__(self, paths: list[Path], labels: list[int], transform: A.Compose, seed: int = 0) -> None:
-        self.paths, self.labels, self.transform, self.seed, self.epoch = paths, labels, transform, seed, 0
+    def __init__(self, samples: Samples, transform: A.Compose, seed: int = 0) -> None:
+        self.paths, self.labels = [path for path, _ in samples], [label for _, label in samples]
+        self.transform, self.seed, self.epoch = transform, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -43,36 +42,34 @@ class ImageFiles(Dataset):
         key = np.random.SeedSequence((self.seed, self.epoch, int(index)))
         self.transform.set_random_seed(int(key.generate_state(1)[0]))
         pixels = self.transform(image=np.asarray(read_image(self.paths[index])))["image"]
-        return Labelled(torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1), self.labels[index])
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+        return Labelled(image, torch.tensor(self.labels[index]))
 
 
 def collate_images(samples: list[Labelled]) -> Labelled:
     """Samples -> a batch."""
-    images, labels = zip(*samples, strict=True)
-    return Labelled(torch.stack(images), torch.tensor(labels))
+    return Labelled(*map(torch.stack, zip(*samples, strict=True)))
 
 
 class ImageFolder(ImageData):
     """Images of your own, in one of two layouts.
 
-    `folder/train/CLASS/*.jpg` with `folder/val/CLASS/*.jpg` and, if there is one, `folder/test/CLASS/*.jpg`
-    (without it, val serves as test too); or `folder/CLASS/*.jpg`, of which 15 % become validation and
-    15 % test, class by class and always the same ones.
+    `folder/train/CLASS/*.jpg` with `folder/val/CLASS/*.jpg` and optionally `folder/test/CLASS/*.jpg` (without it, val
+    serves as test too); or `folder/CLASS/*.jpg`, of which a fixed 15 % of each class become validation and 15 % test.
 
     Args:
-        folder: as above.
+        folder: as above; see `datamodules.io.find_file`.
         image_size: side of the square that the net sees, in pixels.
         batch_size, eval_batch_size: per device.
-        transform: albumentations transforms for training, in order; they must end at `image_size` squared.
-            By default a random resized crop, a horizontal flip and a slight change of colour.
-        augment: batched augmentation on the device, after it.
+        transform: albumentations transforms for training, in order; they must end at `image_size` squared. By default
+            a random resized crop, a horizontal flip and a slight change of color.
         mean, std: per channel, of pixels in 0..1; by default ImageNet's.
         num_workers: processes that read files.
-        watch_test, seed: as in `ImageData`.
+        options: see `ImageData`; `augment` is applied after `transform`, to batches on the device.
 
     Raises:
-        FileNotFoundError: if the folder is not there.
-        ValueError: if there are fewer than two classes, a class with no picture, or splits with other classes.
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if there are fewer than two classes, a class without images, or splits with different classes.
     """
 
     def __init__(
@@ -87,9 +84,11 @@ class ImageFolder(ImageData):
         num_workers: int = 2,
         **options: Any,
     ) -> None:
-        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
-        super().__init__(val_size=0, mean=mean, std=std, **sizes, **options)
-        self.folder, self.num_workers = Path(folder), num_workers
+        super().__init__(
+            val_size=0, mean=mean, std=std, batch_size=batch_size, eval_batch_size=eval_batch_size, **options
+        )
+        self.folder = find_file(folder, "a folder with one subfolder for each class", self.data_dir)
+        self.num_workers = num_workers
         self.image_shape = (3, image_size, image_size)
         self.transform = transform or [
             A.RandomResizedCrop(size=(image_size, image_size), scale=(0.5, 1.0)),
@@ -98,9 +97,10 @@ class ImageFolder(ImageData):
         ]
         self.samples = self._scan()
 
-    def _scan(self) -> dict[str, list[tuple[Path, int]]]:
+    def _scan(self) -> dict[str, Samples]:
+        """Sets `classes`, and returns the samples of each split."""
         if not self.folder.is_dir():
-            raise FileNotFoundError(f"{self.folder} is not there: expected a folder with one subfolder a class")
+            raise ValueError(f"{self.folder} is a file: expected a folder with one subfolder for each class")
         found = {split: self.folder / split for split in ("train", "val", "test") if (self.folder / split).is_dir()}
         if "train" not in found:
             self.classes = self._classes(self.folder)
@@ -110,7 +110,7 @@ class ImageFolder(ImageData):
             if other := set(self._classes(folder)) ^ set(self.classes):
                 raise ValueError(
                     f"{folder} and {found['train']} differ in the class {min(other)!r}: "
-                    "expected the same subfolders in each split; add or remove it"
+                    "expected the same subfolders in each split; add it or remove it"
                 )
         samples = {split: self._files(folder) for split, folder in found.items()}
         if len(samples) == 1:
@@ -122,48 +122,47 @@ class ImageFolder(ImageData):
         classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."))
         if len(classes) < 2:
             raise ValueError(
-                f"{folder} holds {len(classes)} class folder(s) {list(classes)}: expected two or more; "
-                "put the pictures of each class into a subfolder of its own"
+                f"{folder} contains {len(classes)} class folder(s) {list(classes)}: expected two or more; "
+                "put the images of each class into its own subfolder"
             )
         return classes
 
-    def _files(self, folder: Path) -> list[tuple[Path, int]]:
+    def _files(self, folder: Path) -> Samples:
         samples = []
         for label, name in enumerate(self.classes):
             paths = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
             if not paths:
                 raise ValueError(
-                    f"{folder / name} holds no picture: expected files like {sorted(IMAGE_SUFFIXES)[:4]}; add some"
+                    f"{folder / name} contains no image: expected files like {sorted(IMAGE_SUFFIXES)[:4]}; add some"
                 )
             samples += [(path, label) for path in paths]
         return samples
 
-    def _divide(self, samples: list[tuple[Path, int]]) -> dict[str, list[tuple[Path, int]]]:
-        splits = {"train": [], "val": [], "test": []}
-        order = torch.Generator().manual_seed(0)
+    def _divide(self, samples: Samples) -> dict[str, Samples]:
+        splits: dict[str, Samples] = {"train": [], "val": [], "test": []}
+        generator = torch.Generator().manual_seed(SPLIT_SEED)
         for label, name in enumerate(self.classes):
             of_class = [sample for sample in samples if sample[1] == label]
             if len(of_class) < 3:
                 raise ValueError(
-                    f"class {name!r} has {len(of_class)} picture(s): expected 3 or more to divide into train, "
+                    f"class {name!r} has {len(of_class)} image(s): expected 3 or more to divide into train, "
                     "val and test; add some, or make the folders train/, val/ and test/ yourself"
                 )
-            mixed = [of_class[i] for i in torch.randperm(len(of_class), generator=order)]
-            val, test = (max(1, round(share * len(mixed))) for share in (VAL_SHARE, TEST_SHARE))
-            splits["val"] += mixed[:val]
-            splits["test"] += mixed[val : val + test]
-            splits["train"] += mixed[val + test :]
+            shuffled = [of_class[i] for i in torch.randperm(len(of_class), generator=generator)]
+            val, test = (max(1, round(share * len(shuffled))) for share in (VAL_SHARE, TEST_SHARE))
+            splits["val"] += shuffled[:val]
+            splits["test"] += shuffled[val : val + test]
+            splits["train"] += shuffled[val + test :]
         return splits
 
     def make_datasets(self) -> dict[str, Dataset]:
         _, height, width = self.image_shape
-        plain = A.Compose([A.Resize(height, width)])
-        pipelines = {"train": A.Compose(self.transform)}
+        augmented, resized = A.Compose(self.transform), A.Compose([A.Resize(height, width)])
         seed = self.resolved_seed()
         return {
-            name: ImageFiles(*map(list, zip(*samples, strict=True)), pipelines.get(name, plain), seed)
-            for name, samples in self.samples.items()
+            split: ImageFiles(samples, augmented if split == "train" else resized, seed)
+            for split, samples in self.samples.items()
         }
 
-    def loader_options(self) -> dict:
+    def loader_options(self) -> dict[str, Any]:
         return {"collate": collate_images, "num_workers": self.num_workers, "pin_memory": torch.cuda.is_available()}

@@ -1,4 +1,4 @@
-"""MNIST: 60 000 + 10 000 grey handwritten digits, 28 x 28.
+"""MNIST: 60 000 + 10 000 grayscale images of handwritten digits, 28 x 28.
 
 LeCun, Bottou, Bengio and Haffner 1998, "Gradient-Based Learning Applied to Document Recognition", section III.A.
 """

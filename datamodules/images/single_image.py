@@ -1,4 +1,4 @@
-"""One picture or two as the whole data set: for systems that optimise a picture. H, W height and width in pixels."""
+"""One or two images as the complete data set, for systems that optimize an image. H, W height and width in pixels."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ Size = int | tuple[int, int]
 
 
 class Repeated(Dataset):
-    """The same batch again and again: an epoch is `length` steps.
+    """A data set that repeats one batch: an epoch is `length` steps.
 
     >>> len(Repeated("a batch", 50)), Repeated("a batch", 50).__getitems__([0])
     (50, 'a batch')
@@ -37,15 +37,15 @@ class Repeated(Dataset):
 
 
 def picture(path: str | Path, size: Size) -> Tensor:
-    """Reads a picture at a size: (1, 3, H, W) float32 in 0..1. Grey ones get three channels, transparent ones white.
+    """Reads an image at a given size: (1, 3, H, W) float32 in 0..1, RGB even if the file is gray or transparent.
 
     Args:
-        path: of any image file.
-        size: pixels of the shorter side, the aspect ratio stays; or (H, W), to which it is cropped about the centre.
+        path: of an image file.
+        size: pixels of the shorter side, with the aspect ratio kept; or (H, W), with a crop about the center.
 
     Raises:
-        ValueError: if the file is no picture, or a smaller one than asked for: none is ever enlarged.
-        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not an image, or smaller than `size`, as images are not enlarged.
+        FileNotFoundError: if the file does not exist.
     """
     image = read_image(path)
     width, height = image.size
@@ -55,30 +55,30 @@ def picture(path: str | Path, size: Size) -> Tensor:
     if height < size[0] or width < size[1]:
         raise ValueError(
             f"{path} is {width}x{height} pixels: expected {size[1]}x{size[0]} or more; "
-            "take a larger picture or a smaller size"
+            "take a larger image or a smaller size"
         )
     image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].contiguous().float() / 255
 
 
 class ImagePair(Data):
-    """A picture and perhaps another whose style it is to take. An epoch is `length` steps, validation and test one.
+    """A content image, and optionally a style image. An epoch is `length` steps, validation and test are one step.
 
     Args:
-        content: path of the picture; a relative one is looked for as it is and below `data_dir`.
-        style: the same of the other, if there is one.
-        size: of the content (see `picture`).
-        style_size: of the style; default the content's shorter side.
+        content: path of the content image, see `datamodules.io.find_file`.
+        style: path of the style image, if there is one.
+        size: of the content image (see `picture`).
+        style_size: of the style image; default the content image's shorter side.
         length: steps in an epoch.
         data_dir, seed: as in `Data`.
 
     Attributes:
         pictures: the batch, `ContentStyle`, once set up.
-        image_shape: (3, H, W) of the content, once set up.
+        image_shape: (3, H, W) of the content image, once set up.
 
     Raises:
-        ValueError: for sizes or lengths below 1, and as `picture`.
-        FileNotFoundError: if a picture is not there.
+        ValueError: for a size or length below 1, and as in `picture`.
+        FileNotFoundError: if an image does not exist.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ImagePair(Data):
         data_dir: str | None = None,
         seed: int | None = None,
     ) -> None:
-        super().__init__(data_dir, batch_size=1, eval_batch_size=1, seed=seed)
+        super().__init__(data_dir=data_dir, batch_size=1, eval_batch_size=1, seed=seed)
         self.size, self.length = size, length
         self.style_size = style_size or (size if isinstance(size, int) else min(size))
         for name in ("size", "style_size", "length"):
@@ -104,9 +104,8 @@ class ImagePair(Data):
         style = picture(self.style, self.style_size) if self.style else None
         self.pictures = ContentStyle(picture(self.content, self.size), style)
         self.image_shape = tuple(self.pictures.content.shape[1:])
-        return {"train": Repeated(self.pictures, self.length)} | dict.fromkeys(
-            ("val", "test"), Repeated(self.pictures, 1)
-        )
+        lengths = {"train": self.length, "val": 1, "test": 1}
+        return {split: Repeated(self.pictures, length) for split, length in lengths.items()}
 
     def metadata(self) -> dict[str, Any]:
         return {"image_shape": list(self.image_shape)}

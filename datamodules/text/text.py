@@ -1,4 +1,4 @@
-"""Any UTF-8 text as windows of tokens, each to predict the next. N tokens of text, B batch, T context."""
+"""A UTF-8 text as windows of tokens, to predict the next. N tokens of the text, B batch, T context, V vocabulary."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -17,36 +17,42 @@ from datamodules.io import find_file, read_text
 from datamodules.loader import Loader
 from datamodules.text.tokenizers import cache_folder, encode, train_tokenizer
 
-SHAKESPEARE = (
-    "tinyshakespeare/input.txt"  # Karpathy 2015, "The Unreasonable Effectiveness of Recurrent Neural Networks"
-)
-URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/" + SHAKESPEARE
-MD5 = "6fb458f1232090904fb40fe944165e91"
+# Karpathy 2015, "The Unreasonable Effectiveness of Recurrent Neural Networks"
+SHAKESPEARE = "tinyshakespeare/input.txt"
+SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/" + SHAKESPEARE
+SHAKESPEARE_MD5 = "6fb458f1232090904fb40fe944165e91"
 
 
 def find_text(file: str, folder: Path) -> Path:
-    """The path of a text file, see `datamodules.io.find_file`; tiny Shakespeare is downloaded if it is missing.
+    """The path of a text file, see `datamodules.io.find_file`; tiny Shakespeare is downloaded if it does not exist.
 
     Raises:
-        FileNotFoundError: if it is neither there nor can be downloaded.
+        FileNotFoundError: if it does not exist and cannot be downloaded.
     """
-    if file == SHAKESPEARE and not Path(file).is_file():
-        download = {"download": lambda to: download_url(URL, to / Path(file).parent, Path(file).name)}
-        ensure_files("tiny Shakespeare", folder, {file: MD5}, download)
-    return find_file(file, "a UTF-8 text file", folder)
+    try:
+        return find_file(file, "a UTF-8 text file", folder)
+    except FileNotFoundError:
+        if file != SHAKESPEARE:
+            raise
+
+    def download(target: Path) -> None:
+        download_url(SHAKESPEARE_URL, target / Path(file).parent, Path(file).name)
+
+    ensure_files("tiny Shakespeare", folder, {file: SHAKESPEARE_MD5}, {"download": download})
+    return folder / file
 
 
 class Windows(Dataset):
-    """Training windows. A pass cuts the text into windows of T + 1 tokens that overlap by one, and mixes them.
+    """Training windows. A pass cuts the text into windows of T + 1 tokens that overlap by one, and shuffles them.
 
-    Where the first begins, and the order, are drawn for each pass; an epoch may be a part of a pass or several. All
-    follows from (seed, epoch), so that a resumed run sees what it had not seen.
+    The start of the first window and the order are random in each pass; an epoch may be a part of a pass, or several
+    passes. Everything follows from (seed, epoch), so that a resumed run sees the rest of its windows.
 
     Args:
         ids: (N,) int64.
         context: T.
         count: windows of an epoch; None for those of a pass.
-        seed: of the draws.
+        seed: of the random numbers.
     """
 
     def __init__(self, ids: Tensor, context: int, count: int | None = None, seed: int = 0) -> None:
@@ -62,11 +68,11 @@ class Windows(Dataset):
         self.starts = torch.cat(passes)[numbers - first]
 
     def _pass(self, number: int) -> Tensor:
-        """Where the windows of a pass begin, mixed."""
+        """The starts of the windows of a pass, shuffled."""
         seed = np.random.SeedSequence((self.seed, int(number))).generate_state(1, np.uint64)[0]
-        draw = torch.Generator().manual_seed(int(seed) >> 1)
-        begin = torch.randint(len(self.ids) - self.per_pass * self.context, (), generator=draw)
-        return begin + self.context * torch.randperm(self.per_pass, generator=draw)
+        generator = torch.Generator().manual_seed(int(seed) >> 1)
+        begin = torch.randint(len(self.ids) - self.per_pass * self.context, (), generator=generator)
+        return begin + self.context * torch.randperm(self.per_pass, generator=generator)
 
     def __len__(self) -> int:
         return self.count
@@ -77,9 +83,9 @@ class Windows(Dataset):
 
 
 class Tiles(Dataset):
-    """The whole text in windows of T that don't overlap: each token but the first is predicted once.
+    """The complete text in windows of T that do not overlap: each token except the first is predicted once.
 
-    The last window is filled up with what is not asked for.
+    The last window is padded, with -100 as the label.
     """
 
     def __init__(self, ids: Tensor, context: int) -> None:
@@ -95,30 +101,31 @@ class Tiles(Dataset):
 
 
 class Text(Data):
-    """One text file: the first 90 % of its characters to train on, the last 10 % for validation, and for test too.
+    """One text file: the first 90 % of its characters for training, the last 10 % for validation and for test.
 
     Args:
-        file: path of a UTF-8 text, from here or below `data_dir`.
-        context: T, tokens that the model sees at once.
-        tokenizer: "characters" (those of the whole file) or "bpe" (trained on the training part), see `tokenisers`.
-        vocab_size: of "bpe".
+        file: path of a UTF-8 text, see `find_text`.
+        context: T, the tokens that the model sees.
+        tokenizer: "characters" (those of the complete file), "bpe" or "wordpiece" (both trained on the training part);
+            see `datamodules.text.tokenizers.train_tokenizer`.
+        vocab_size: V of "bpe" and "wordpiece".
         epoch_windows: windows of an epoch; None for one pass over the text.
         options: see `Data`.
 
     Attributes:
         tokenizer: the `tokenizers.Tokenizer`.
-        vocab_size: V, tokens that it has.
+        vocab_size: V.
 
     Raises:
-        FileNotFoundError: if the file can't be had.
-        ValueError: if it is no UTF-8, empty or too short.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is not UTF-8, or empty or too short.
     """
 
     def __init__(
         self,
         file: str = SHAKESPEARE,
         context: int = 256,
-        tokenizer: Literal["characters", "bpe"] = "characters",
+        tokenizer: Literal["characters", "bpe", "wordpiece"] = "characters",
         vocab_size: int | None = None,
         epoch_windows: int | None = None,
         batch_size: int = 64,
@@ -132,11 +139,10 @@ class Text(Data):
                 raise ValueError(f"{name} is {value}: expected 1 or more")
         text = read_text(find_text(file, self.data_dir))
         split = int(0.9 * len(text))
-        material = text if tokenizer == "characters" else text[:split]
-        self.tokenizer: Tokenizer = train_tokenizer(material, tokenizer, vocab_size, cache_dir=cache_folder())
+        training_text = text if tokenizer == "characters" else text[:split]
+        self.tokenizer: Tokenizer = train_tokenizer(training_text, tokenizer, vocab_size, cache_dir=cache_folder())
         self.vocab_size = self.tokenizer.get_vocab_size()
-        self.ids = {"train": text[:split], "val": text[split:]}
-        self.ids = {name: encode(self.tokenizer, part) for name, part in self.ids.items()}
+        self.ids = {"train": encode(self.tokenizer, text[:split]), "val": encode(self.tokenizer, text[split:])}
         if len(self.ids["train"]) <= context or len(self.ids["val"]) < 2:
             raise ValueError(
                 f"{file} has {len(self.ids['train'])} tokens to train on and {len(self.ids['val'])} for validation: "

@@ -1,4 +1,4 @@
-"""Text -> tokens and back, all as `tokenizers.Tokenizer`, which one JSON string holds whole."""
+"""Tokenizers, which turn text into tokens and back; each is a `tokenizers.Tokenizer`, which fits into a JSON string."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ from torch import Tensor
 from datamodules.io import atomic_write
 
 KINDS = ("characters", "bpe", "wordpiece", "words")
-UNKNOWN = "[UNK]"  # of word pieces and words; the other two lose nothing
+UNKNOWN = "[UNK]"  # of "wordpiece" and "words"; the other two are lossless
 
 
 def cache_folder() -> Path:
@@ -28,19 +28,19 @@ def train_tokenizer(
     special_tokens: tuple[str, ...] = (),
     cache_dir: str | os.PathLike | None = None,
 ) -> Tokenizer:
-    """A tokeniser made from a text.
+    """A tokenizer trained on a text.
 
     Args:
         text: the training text.
         kind: "characters" (those of the text, in order), "bpe" (merged bytes, so that no text is unknown; as in
             Radford et al. 2019, section 2.2), "wordpiece" (lower case; as in Devlin et al. 2019) or "words" (lower
-            case, all of the text). The last two forget white space, and what they don't know becomes `[UNK]`.
-        vocab_size: of "bpe" and "wordpiece", special tokens among it; default 512.
-        special_tokens: get the first numbers.
-        cache_dir: where trained ones are kept, by a hash of all this; None for nowhere.
+            case, all words of the text). The last two ignore white space, and map unknown parts to `[UNK]`.
+        vocab_size: of "bpe" and "wordpiece", including special tokens; default 512.
+        special_tokens: these get the first ids.
+        cache_dir: folder that keeps trained tokenizers, by a hash of all arguments; None keeps none.
 
     Raises:
-        ValueError: for an unknown kind, an empty text, or a vocabulary smaller than its alphabet.
+        ValueError: for an unknown kind, an empty text, or a vocabulary smaller than the alphabet.
 
     >>> tokenizer = train_tokenizer("to be or not to be", "characters")
     >>> tokenizer.encode("rote").ids, tokenizer.decode([5, 4, 6, 2])
@@ -49,7 +49,7 @@ def train_tokenizer(
     if kind not in KINDS:
         raise ValueError(f"tokenizer is {kind!r}: expected one of {', '.join(KINDS)}")
     if not text.strip():
-        raise ValueError("the text is empty: expected some words to make a tokeniser of")
+        raise ValueError("the text is empty: expected some words to train a tokenizer on")
     special = list(special_tokens)
     if kind in ("wordpiece", "words") and UNKNOWN not in special:
         special.append(UNKNOWN)
@@ -61,7 +61,7 @@ def train_tokenizer(
     if cache_dir is not None:
         key = repr((kind, size, special, tokenizers.__version__, text)).encode()
         file = Path(cache_dir) / f"{kind}-{size}-{hashlib.sha256(key).hexdigest()[:16]}.json"
-        with contextlib.suppress(Exception):  # not there or damaged, which the package tells by a plain Exception
+        with contextlib.suppress(Exception):  # the package raises a plain Exception if it is missing or damaged
             return Tokenizer.from_file(str(file))
     tokenizer = _trained(text, kind, special, size)
     if tokenizer.get_vocab_size() > size:
@@ -70,17 +70,15 @@ def train_tokenizer(
             f"{'bytes' if kind == 'bpe' else 'characters'} and special tokens: expected more; raise it"
         )
     if file is not None:
-        with (
-            contextlib.suppress(OSError),
-            atomic_write(file) as beside,
-        ):  # if it can't be written, that costs time, no more
-            tokenizer.save(str(beside))
+        # Without the file the next call only takes longer.
+        with contextlib.suppress(OSError), atomic_write(file) as temporary:
+            tokenizer.save(str(temporary))
     return tokenizer
 
 
 def _characters(text: str, special: list[str]) -> Tokenizer:
     vocabulary = {token: number for number, token in enumerate([*special, *sorted(set(text))])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))  # that merges nothing
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))  # without merges
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens(special)
     return tokenizer
@@ -110,17 +108,17 @@ def _trained(text: str, kind: str, special: list[str], size: int | None) -> Toke
 
 
 def encode(tokenizer: Tokenizer, text: str) -> Tensor:
-    """The tokens of a text (T,) int64, with no special ones added.
+    """The tokens of a text (T,) int64, without special tokens.
 
     Raises:
-        ValueError: if the tokeniser has no token for a character.
+        ValueError: if the tokenizer has no token for a character.
     """
-    if isinstance(tokenizer.model, models.BPE):  # which drops what it doesn't know
+    if isinstance(tokenizer.model, models.BPE):  # this model drops unknown characters
         lost = next((c for c in dict.fromkeys(text) if not tokenizer.encode(c, add_special_tokens=False).ids), None)
         if lost is not None:
             known = "".join(sorted(token for token in tokenizer.get_vocab() if len(token) == 1))
             raise ValueError(
-                f"character {lost!r} (U+{ord(lost):04X}) is unknown to this tokeniser: "
+                f"character {lost!r} (U+{ord(lost):04X}) is unknown to this tokenizer: "
                 f"expected characters among {known!r}; leave it out"
             )
     return torch.tensor(tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids, dtype=torch.int64)

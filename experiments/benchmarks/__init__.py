@@ -1,1 +1,1 @@
-"""Side-by-side measurements, as ratios within one run."""
+"""Measurements of speed and quality next to a reference, as ratios within one run."""

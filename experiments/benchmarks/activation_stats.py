@@ -1,9 +1,10 @@
-"""What watching the activations costs a training: python -m experiments.benchmarks.activation_stats
+"""The cost of recording activation statistics during training.
 
-One training, in which windows of ten batches are watched by `ActivationStats(every_n_steps=10)` or not, in turn; where
-not, neither it nor its hooks are there. The figure is the median, over pairs of neighbours, of the ratio of their CPU
-seconds on one thread, with which other work on the machine interferes least. Images are drawn by lot, in the size and
-number of Fashion-MNIST's.
+    python -m experiments.benchmarks.activation_stats
+
+One training, in which windows of ten batches alternate with and without `ActivationStats(every_n_steps=10)` and its
+hooks. The result is the median, over pairs of neighboring windows, of the ratio of their CPU seconds on one thread,
+with which other work on the machine interferes least. The images are random, in the size and number of Fashion-MNIST's.
 """
 
 import os
@@ -25,7 +26,7 @@ EPOCHS = {"fashion_mnist/flagship": 2, "fashion_mnist/general-relu": 12}
 
 
 class Noise(FashionMNIST):
-    """Images like Fashion-MNIST's, by lot."""
+    """Random images in the size and number of Fashion-MNIST's."""
 
     def prepare_data(self) -> None:
         pass
@@ -37,15 +38,17 @@ class Noise(FashionMNIST):
 
 
 class Alternating(ActivationStats):
-    """Watches one window of each two, first the second, then the first: an order would favour one of them.
+    """Records one of every two windows, in turn the second and the first: a fixed order would favor one of them.
 
     Attributes:
-        pairs: CPU seconds of neighbours, the first unwatched, the second watched.
+        pairs: CPU seconds of neighboring windows, the first not recorded, the second recorded.
     """
 
     def __init__(self) -> None:
         super().__init__(every_n_steps=WINDOW)
         self.pairs: list[list[float]] = []
+        self.seconds: list[float] = []
+        self.began = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         window, within = divmod(batch_idx, WINDOW)
@@ -57,11 +60,11 @@ class Alternating(ActivationStats):
             if window % 4 in (1, 2):
                 self._hooks.setup(trainer, module, "fit")
             self.began = time.process_time()
-        if self._hooks.handles:
+        if self._hooks.active:
             super().on_train_batch_start(trainer, module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pass  # drawing is no part of it
+        pass  # without the drawing
 
 
 def main() -> None:
@@ -74,12 +77,12 @@ def main() -> None:
         cli.trainer.callbacks.append(callback)
         cli.trainer.fit(cli.model, cli.datamodule)
         pairs = callback.pairs[1:]  # the first warms up
-        plain = statistics.median(unwatched for unwatched, _ in pairs)
-        ratio = statistics.median(watched / unwatched for unwatched, watched in pairs)
+        plain = statistics.median(seconds for seconds, _ in pairs)
+        ratio = statistics.median(recorded / plain for plain, recorded in pairs)
         print(f"{recipe:<28} {1e3 * plain / WINDOW:6.1f} ms a batch  ratio {ratio:.3f} (n={len(pairs)})")
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:  # for what a run leaves behind
+    with tempfile.TemporaryDirectory() as folder:  # for the files of the run
         os.chdir(folder)
         main()

@@ -1,16 +1,21 @@
-"""An epoch through `zoo fit` against the same epoch in a bare loop: python -m experiments.benchmarks.loop_overhead
+"""An epoch of `zoo fit` compared with the same epoch in a bare PyTorch loop.
 
-The bare loop uses the same net, optimiser, schedule, data order and augmentation, and nothing else: no metrics, no
+    python -m experiments.benchmarks.loop_overhead
+
+The bare loop has the same net, optimizer, schedule, data order and augmentation, and nothing else: no metrics, no
 progress, no hooks. Both are timed in turn in one process; the last line is the ratio of the medians.
 """
 
 import statistics
 import time
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning import Callback
+from lightning import Callback, Trainer
 
+from datamodules.image import ImageData
+from zoo.classification.base import Classifier
 from zoo.command.lightning_cli import ZooCLI
 
 RECIPE, EPOCHS = "fashion_mnist/flagship", 5
@@ -22,16 +27,16 @@ class EpochTimes(Callback):
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
-    def on_train_epoch_start(self, *_) -> None:
+    def on_train_epoch_start(self, *_: Any) -> None:
         self.began = time.perf_counter()
 
-    def on_validation_start(self, trainer, *_) -> None:
+    def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
         if not trainer.sanity_checking:
             self.seconds.append(time.perf_counter() - self.began)
 
 
-def bare_epochs(model, data, epochs: int) -> list[float]:
-    """The seconds of each epoch of a plain loop."""
+def bare_epochs(model: Classifier, data: ImageData, epochs: int) -> list[float]:
+    """The seconds of each epoch of the bare loop."""
     net, loader = model.net.train(), data._loader("train")
     optimizer = model.optimizer(net.named_parameters())
     schedule = model.schedule(optimizer, epochs * len(loader))

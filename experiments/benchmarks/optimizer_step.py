@@ -1,6 +1,8 @@
-"""A step of each hand-written optimiser against torch's foreach one: python -m experiments.benchmarks.optimizer_step
+"""A step of each hand-written optimizer compared with torch's foreach version.
 
-Both step the same ResNet-18's worth of tensors in turn, in one process; the figure is the ratio of the medians.
+    python -m experiments.benchmarks.optimizer_step
+
+Both step the tensors of a ResNet-18 in turn, in one process; the result is the ratio of the medians.
 """
 
 import statistics
@@ -9,16 +11,16 @@ import time
 import torch
 
 from zoo.classification.resnet import ResNet
-from zoo.parts.optim import classic as optimisers
+from zoo.parts.optim import classic
 
 PAIRS = {
-    "SGD": (optimisers.SGD, torch.optim.SGD, {"lr": 0.1}, {}),
-    "Momentum": (optimisers.Momentum, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, {}),
-    "Nesterov": (optimisers.Nesterov, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, {"nesterov": True}),
-    "AdaGrad": (optimisers.AdaGrad, torch.optim.Adagrad, {"lr": 0.1}, {}),
-    "AdaDelta": (optimisers.AdaDelta, torch.optim.Adadelta, {"lr": 0.1}, {}),
-    "RMSProp": (optimisers.RMSProp, torch.optim.RMSprop, {"lr": 0.1}, {}),
-    "Adam": (optimisers.Adam, torch.optim.Adam, {"lr": 0.1}, {}),
+    "SGD": (classic.SGD, torch.optim.SGD, {"lr": 0.1}, {}),
+    "Momentum": (classic.Momentum, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, {}),
+    "Nesterov": (classic.Nesterov, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, {"nesterov": True}),
+    "AdaGrad": (classic.AdaGrad, torch.optim.Adagrad, {"lr": 0.1}, {}),
+    "AdaDelta": (classic.AdaDelta, torch.optim.Adadelta, {"lr": 0.1}, {}),
+    "RMSProp": (classic.RMSProp, torch.optim.RMSprop, {"lr": 0.1}, {}),
+    "Adam": (classic.Adam, torch.optim.Adam, {"lr": 0.1}, {}),
 }
 TURNS = 21
 

@@ -1,1 +1,1 @@
-"""Plain Python scripts that instantiate a Trainer."""
+"""Plain Python scripts that train without the `zoo` command, or export what it trained."""

@@ -2,55 +2,65 @@
 
     python -m experiments.studies.NAME [FOLDER]
 
-writes NAME.png and NAME.csv into the folder (`runs/studies` unless given) and prints the table.
+writes NAME.png and NAME.csv into the folder (default `runs/studies`) and prints the table.
 """
 
 import argparse
 import csv
+import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import cast
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from torch import Tensor
 
-from callbacks.figures.style import save_figure
+from callbacks.figures.style import heading, plain_axes, save_figure
+from datamodules.images.digits import Digits
 from datamodules.io import atomic_write
+from datamodules.loader import InMemory
+
+Row = dict[str, str | int | float | None]  # a line of a table; None is an empty cell
 
 
-def run(main: Callable[[Path], None], doc: str) -> None:
-    """The command of a study: calls `main` with the folder given, and shows `doc`, the study's docstring, as help."""
+def run(main: Callable[[Path], None], doc: str | None) -> None:
+    """The command of a study: calls `main` with the folder; `doc`, the docstring of the study, is the help."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/studies"))
     main(parser.parse_args().folder)
 
 
 def panels(
-    title: str, rows: int, columns: int, size: tuple[float, float], titles: Sequence[str] = ()
+    title: str, rows: int, columns: int, size: tuple[float, float], titles: Iterable[str] = ()
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of size (inches) under a bold title, and its axes, row by row."""
-    figure = Figure(size, facecolor="white", layout="constrained")
-    figure.suptitle(title, size=13, weight="bold")
+    """A figure of `size` (inches) with a heading, and its axes, row by row, with titles."""
+    figure = Figure(size, layout=ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - 0.45 / size[1])))
+    heading(figure, title)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for place in axes:
-        place.spines[["top", "right"]].set_visible(False)
+        plain_axes(place, grid=False)
     for place, text in zip(axes, titles, strict=False):
-        place.set_title(text, size=10.5)
+        place.set_title(text, loc="left", size=11)
     return figure, axes
 
 
-def publish(folder: Path, name: str, figure: Figure, rows: list[dict]) -> None:
+def publish(folder: Path, name: str, figure: Figure, rows: list[Row]) -> None:
     """Writes `name`.png and `name`.csv into `folder`, and prints the table.
 
     Args:
-        folder: made if it isn't there.
-        rows: lines of the table, all with the same keys; None stands for an empty cell.
+        folder: created if it does not exist.
+        name: of the study.
+        figure: its figure.
+        rows: lines of the table, all with the same keys.
 
     Raises:
         ValueError: if a line has other columns than the first, before anything is written.
     """
     text = io.StringIO()
-    table = csv.DictWriter(text, rows[0], lineterminator="\n")
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     save_figure(figure, folder / f"{name}.png")
@@ -59,8 +69,8 @@ def publish(folder: Path, name: str, figure: Figure, rows: list[dict]) -> None:
     print(aligned(rows))
 
 
-def aligned(rows: list[dict]) -> str:
-    """A table as text, numbers to four digits.
+def aligned(rows: list[Row]) -> str:
+    """A table as text, with numbers to four digits.
 
     >>> print(aligned([{"beta": 0.5, "name": "short"}, {"beta": 2 / 3, "name": None}]))
     beta    name
@@ -74,3 +84,10 @@ def aligned(rows: list[dict]) -> str:
 
 def _cell(value: object) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@functools.cache
+def digits(split: str) -> tuple[Tensor, Tensor]:
+    """scikit-learn's digits: images (N, 1, 8, 8), normalized, and labels (N,) of "train" (1437) or "test"."""
+    data = cast(InMemory, Digits(val_size=0).make_datasets()[split])
+    return (data.images / 255 - Digits.mean[0]) / Digits.std[0], data.labels

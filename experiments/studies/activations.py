@@ -2,9 +2,9 @@
 
     python -m experiments.studies.activations [FOLDER]
 
-writes activations.png and activations.csv. In each panel: the function (blue) and its derivative (orange, dashed). The
-table: mean and standard deviation of the outputs of standard normal inputs, the share of them whose gradient is below
-0.01, and the gain by which weights make up for the activation (zoo.parts.initialization.gain).
+writes activations.png and activations.csv. Each panel shows a function (blue) and its derivative (orange, dashed). The
+table has mean and standard deviation of the outputs for standard normal inputs, the share of the inputs whose gradient
+is below 0.01 ("flat"), and the gain by which the weights compensate for the activation (zoo.parts.initialization.gain).
 """
 
 import math
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from callbacks.figures.style import BLUE, GREY, ORANGE
-from experiments.studies import panels, publish, run
+from experiments.studies import Row, panels, publish, run
 from zoo.parts.activations import GeneralReLU, SReLU
 from zoo.parts.initialization import gain
 
@@ -30,12 +30,12 @@ ACTIVATIONS = {
     "Mish": nn.Mish(),
     "GeneralReLU, leak 0.1, sub 0.4": GeneralReLU(0.1, 0.4),
     "the same, maximum 2": GeneralReLU(0.1, 0.4, 2.0),
-    "SReLU, as it starts": SReLU(),
-    "SReLU, as it may end": SReLU(),
+    "SReLU, as initialized": SReLU(),
+    "SReLU, other parameters": SReLU(),
 }
 with torch.no_grad():
     for name, value in {"t_l": -1.0, "a_l": 0.4, "t_r": 1.0, "a_r": 0.3}.items():
-        getattr(ACTIVATIONS["SReLU, as it may end"], name).fill_(value)
+        getattr(ACTIVATIONS["SReLU, other parameters"], name).fill_(value)
 
 
 def derivative(act: nn.Module, x: Tensor) -> Tensor:
@@ -44,8 +44,8 @@ def derivative(act: nn.Module, x: Tensor) -> Tensor:
     return torch.autograd.grad(act(x).sum(), x)[0]
 
 
-def row(name: str, act: nn.Module) -> dict[str, str | float]:
-    """One line of the table; means over a standard normal distribution, by integration."""
+def row(name: str, act: nn.Module) -> Row:
+    """A line of the table; means over a standard normal distribution, by integration."""
     z = torch.linspace(-8, 8, 16_001)
     density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
     y, slope = act(z).detach(), derivative(act, z)
@@ -59,8 +59,9 @@ def row(name: str, act: nn.Module) -> dict[str, str | float]:
     }
 
 
-def draw(rows: list[dict]) -> Figure:
-    figure, places = panels("Activations (blue) and their derivatives (orange, dashed)", 3, 4, (11, 8.6), ACTIVATIONS)
+def draw(rows: list[Row]) -> Figure:
+    title = "Activations (blue) and their derivatives (orange, dashed)"
+    figure, places = panels(title, 3, 4, (11, 8.6), ACTIVATIONS)
     x = torch.linspace(-4, 4, 801)
     for axes, act, line in zip(places, ACTIVATIONS.values(), rows, strict=True):
         axes.axhline(0, color="#cccccc", linewidth=0.8)
@@ -68,7 +69,7 @@ def draw(rows: list[dict]) -> Figure:
         axes.plot(x, act(x).detach(), color=BLUE, linewidth=2)
         axes.plot(x, derivative(act, x), color=ORANGE, linewidth=1.6, linestyle="--")
         axes.set(xlim=(-4, 4), ylim=(-1.75, 3))
-        text = f"of N(0, 1): mean {line['mean']:.2f}, std {line['std']:.2f}\nflat: {100 * line['flat share']:.0f} %"
+        text = f"of N(0, 1): mean {line['mean']:.2f}, std {line['std']:.2f}\nflat: {line['flat share']:.0%}"
         axes.text(0.03, 0.97, text, transform=axes.transAxes, size=8, color=GREY, va="top")
     return figure
 

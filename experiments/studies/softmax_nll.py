@@ -1,13 +1,14 @@
-"""Softmax and the negative log likelihood: what they make of a logit, of a temperature, and of large numbers.
+"""Softmax and the negative log likelihood: the effect of a logit, of a temperature, and of large numbers.
 
     python -m experiments.studies.softmax_nll [FOLDER]
 
-writes softmax_nll.png and softmax_nll.csv. Left: loss and gradient against the logit of the right class, all other nine
-being 0: the gradient is p - 1, so a sure mistake pulls with 1 and no harder, and a sure success with 0. Middle: the
-same five logits at four temperatures. Right and in the table: -log(exp(z) / sum exp) as it is written, in float32;
-the log-sum-exp trick, which takes the largest logit out of all first; and `F.cross_entropy`. There are two classes,
-the right one with the logit 0, the other with z. As written, exp(z) is infinite from z = 88.8 on, and the loss with it;
-with the trick it stays right. On the other side the loss is below a float's step from 1 and becomes 0, in all three.
+writes softmax_nll.png and softmax_nll.csv. Left: loss and gradient against the logit of the right class, where the
+other nine are 0: the gradient is p - 1, so its size is at most 1, for a confident mistake, and 0 for a confident
+success. Middle: the same five logits at four temperatures. Right and in the table, in float32: the direct formula
+-log(exp(z) / sum exp); the log-sum-exp trick, which subtracts the largest logit from all of them first; and
+`F.cross_entropy`. There are two classes, the right one with the logit 0, the other with z. In the direct formula exp(z)
+is infinite from z = 88.8 on, and so is the loss; with the trick it stays right. For very negative z the loss is smaller
+than the spacing of floats at 1 and becomes 0, in all three.
 """
 
 import math
@@ -20,44 +21,49 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from callbacks.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
-from experiments.studies import panels, publish, run
+from experiments.studies import Row, panels, publish, run
 
 CLASSES, TEMPERATURES = 10, (0.5, 1.0, 2.0, 5.0)
 LOGITS = torch.tensor([3.0, 2.0, 1.0, 0.0, -1.0])
 SIZES = (0.0, 1.0, 10.0, 88.0, 89.0, 1000.0, -1.0, -10.0, -17.0, -104.0, -1000.0)
 
 
-def naive(logits: Tensor, right: int) -> Tensor:
-    """-log softmax as it is written; (K,) -> ()."""
+def direct(logits: Tensor, right: int) -> Tensor:
+    """-log softmax by its formula; (K,) -> ()."""
     powers = logits.exp()
     return -(powers[right] / powers.sum()).log()
 
 
 def log_sum_exp(logits: Tensor, right: int) -> Tensor:
-    """The same with the largest logit m taken out: m + log sum exp(z - m) - z_right; (K,) -> ()."""
+    """The same with the largest logit m subtracted first: m + log sum exp(z - m) - z_right; (K,) -> ()."""
     largest = logits.max()
     return largest + (logits - largest).exp().sum().log() - logits[right]
 
 
-def torchs(logits: Tensor, right: int) -> Tensor:
+def of_torch(logits: Tensor, right: int) -> Tensor:
+    """torch's own; (K,) -> ()."""
     return F.cross_entropy(logits[None], torch.tensor([right]))
 
 
 def loss_and_gradient(compute: Callable[[Tensor, int], Tensor], logits: Tensor, right: int) -> tuple[float, float]:
-    """The loss, and its derivative by the logit of the right class."""
+    """The loss, and its derivative with respect to the logit of the right class."""
     logits = logits.clone().requires_grad_()
     loss = compute(logits, right)
-    loss.backward()
-    return loss.item() + 0.0, logits.grad[right].item() + 0.0  # no -0
+    (gradient,) = torch.autograd.grad(loss, logits)
+    return loss.item() + 0.0, gradient[right].item() + 0.0  # + 0.0 turns -0 into 0
 
 
-COMPUTED = {"as written": naive, "log-sum-exp": log_sum_exp, "torch": torchs}
+COMPUTED = {"direct": direct, "log-sum-exp": log_sum_exp, "torch": of_torch}
 
 
-def row(z: float) -> dict[str, float]:
-    """Two classes, of which the right one has the logit 0 and the other z."""
+def row(z: float) -> Row:
+    """A line of the table: two classes, of which the right one has the logit 0 and the other z."""
     exact = torch.logaddexp(*torch.tensor([0.0, z], dtype=torch.float64)).item()
-    line = {"z": z, "exact loss": exact, "exact gradient": -torch.tensor(z, dtype=torch.float64).sigmoid().item() + 0.0}
+    line: Row = {
+        "z": z,
+        "exact loss": exact,
+        "exact gradient": -torch.tensor(z, dtype=torch.float64).sigmoid().item() + 0.0,
+    }
     for name, compute in COMPUTED.items():
         line[f"{name}: loss"], line[f"{name}: gradient"] = loss_and_gradient(compute, torch.tensor([0.0, z]), 0)
     return line
@@ -69,27 +75,27 @@ def draw() -> Figure:
     places = torch.linspace(-8, 12, 201)
     others = torch.zeros(CLASSES - 1)
     curves = [loss_and_gradient(log_sum_exp, torch.cat([z[None], others]), 0) for z in places]
-    for values, colour, style, label in zip(
+    for values, color, style, label in zip(
         zip(*curves, strict=True), (BLUE, ORANGE), ("-", "--"), ("loss", "gradient, p - 1"), strict=True
     ):
-        left.plot(places, values, color=colour, linestyle=style, linewidth=2, label=label)
+        left.plot(places, values, color=color, linestyle=style, linewidth=2, label=label)
     left.axhline(math.log(CLASSES), color=GREY, linestyle=":", linewidth=1)
     left.text(12, math.log(CLASSES) + 0.15, "all equal: log 10", color=GREY, ha="right", size=9)
     left.set(xlabel="logit of the right class")
     left.legend(frameon=False)
 
     width = 0.2
-    for i, (temperature, colour) in enumerate(zip(TEMPERATURES, (VERMILION, BLUE, SKY, PURPLE), strict=True)):
+    for i, (temperature, color) in enumerate(zip(TEMPERATURES, (VERMILION, BLUE, SKY, PURPLE), strict=True)):
         bars = [place + (i - 1.5) * width for place in range(len(LOGITS))]
-        middle.bar(bars, F.softmax(LOGITS / temperature, 0).tolist(), width, color=colour, label=f"T = {temperature:g}")
+        middle.bar(bars, F.softmax(LOGITS / temperature, 0).tolist(), width, color=color, label=f"T = {temperature:g}")
     middle.set(xlabel="logit", ylabel="probability", ylim=(0, 1))
     middle.set_xticks(range(len(LOGITS)), [f"{logit:g}" for logit in LOGITS])
     middle.legend(frameon=False)
 
     z = torch.linspace(-20, 130, 601)
-    for name, colour, thick in (("log-sum-exp", GREEN, 6), ("as written", VERMILION, 2)):
+    for name, color, linewidth in (("log-sum-exp", GREEN, 6), ("direct", VERMILION, 2)):
         losses = torch.stack([COMPUTED[name](torch.stack([torch.zeros(()), value]), 0) for value in z])
-        right.plot(z, losses.where(losses.isfinite(), math.nan), color=colour, linewidth=thick, label=name)
+        right.plot(z, losses.where(losses.isfinite(), math.nan), color=color, linewidth=linewidth, label=name)
     limit = math.log(torch.finfo(torch.float32).max)
     right.plot(limit, limit, "x", color=VERMILION, markersize=9, markeredgewidth=2.5)
     right.annotate("exp(z) is infinite:\nloss inf, gradient NaN", (limit - 2, 60), color=VERMILION, size=9)

@@ -1,10 +1,9 @@
 """LSUV: every layer ends with mean 0 and standard deviation 1, once, and nothing else is changed.
 
-Run as a script, `python test_lsuv.py FOLDER`, this file is two processes, as test_distributed.py is.
+Run as a script, `python test_lsuv.py FOLDER`, this file is two processes: Lightning forks, and the process of pytest
+must not be forked.
 """
 
-import os
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from lightning import Callback, LightningModule
 from torch import nn
 
 from callbacks.training.lsuv import LSUV
-from helpers import Synthetic, fingerprint_of_global_randomness, quiet_trainer
+from helpers import Synthetic, fingerprint_of_global_randomness, quiet_trainer, run_as_script
 from zoo.classification.plain_conv import PlainConv
 from zoo.classification.resnet_mini import ResNetMini
 from zoo.parts.activations import GeneralReLU
@@ -26,7 +25,7 @@ SGD = partial(torch.optim.SGD, lr=0.1)
 
 
 class Own(LightningModule):
-    """Somebody's module: linear layers, any activation, batches that are plain tuples, no `net`."""
+    """A user's module: linear layers, any activation, batches that are plain tuples, no `net`."""
 
     def __init__(self, act=nn.Tanh, dropout: float = 0.0) -> None:
         super().__init__()
@@ -50,7 +49,7 @@ def data(shape=(1, 8, 8), **options) -> Synthetic:
 
 
 class Look(Callback):
-    """Keeps what the first step sees, behind LSUV and before any step."""
+    """Keeps what the first step gets, after LSUV and before any step."""
 
     def __init__(self) -> None:
         self.weights = self.batch = None
@@ -67,8 +66,8 @@ def fit(module, *callbacks, shape=(1, 8, 8), **options):
     return trainer
 
 
-def is_initialized(module, lsuv: LSUV, shape=(1, 8, 8)) -> torch.Tensor:
-    """Runs LSUV as a fit does; leaves the module as it was then and returns the first batch."""
+def initialize(module, lsuv: LSUV, shape=(1, 8, 8)) -> torch.Tensor:
+    """Runs LSUV as a fit does; leaves the module in that state, before any step, and returns the first batch."""
     look = Look()
     fit(module, lsuv, look, shape=shape)
     module.load_state_dict(look.weights)
@@ -112,7 +111,7 @@ PLAIN = (1, 28, 28)
 def test_every_layer_has_mean_0_and_standard_deviation_1_whatever_the_activation(make, shape, count):
     torch.manual_seed(0)
     module, lsuv = make(), LSUV()
-    found = outputs(module, is_initialized(module, lsuv, shape), *LAYERS)
+    found = outputs(module, initialize(module, lsuv, shape), *LAYERS)
     assert len(found) == count
     for name, values in found.items():
         assert abs(values.mean()) < TOLERANCE, name
@@ -127,30 +126,30 @@ def test_every_layer_has_mean_0_and_standard_deviation_1_whatever_the_activation
     [partial(GeneralReLU, 0.1, 0.4), partial(GeneralReLU, 0.1, 0.4, 6.0), partial(GeneralReLU, 0.3)],
     ids=["lesson", "capped", "other leak"],
 )
-def test_the_output_of_the_activations_is_normalised_as_in_the_lesson(act):
+def test_the_output_of_the_activations_is_normalized_as_in_the_lesson(act):
     module, lsuv = plain(act), LSUV(of=GeneralReLU)
-    found = outputs(module, is_initialized(module, lsuv, PLAIN), GeneralReLU, nn.Conv2d)
+    found = outputs(module, initialize(module, lsuv, PLAIN), GeneralReLU, nn.Conv2d)
     for name in ("stem.1", "stages.0.1", "stages.1.1", "stages.2.1", "head.0"):
         assert abs(found[f"net.{name}"].mean()) < TOLERANCE, name
         assert abs(found[f"net.{name}"].std() - 1) < TOLERANCE, name
-    assert abs(found["net.stem.0"].std() - 1) > 0.1, "it was the activation that was normalised"
+    assert abs(found["net.stem.0"].std() - 1) > 0.1, "it was the activation that was normalized"
 
 
 @pytest.mark.parametrize("act", [nn.LeakyReLU, nn.ELU])
-def test_activations_used_twice_and_of_torch_are_normalised_after_each_layer(act):
+def test_activations_used_twice_and_of_torch_are_normalized_after_each_layer(act):
     torch.manual_seed(0)
     module, lsuv = Own(partial(act, 0.2) if act is nn.LeakyReLU else act), LSUV(of=act)
-    x = is_initialized(module, lsuv)
+    x = initialize(module, lsuv)
     found = outputs(module, x, act)["act"].split([20 * 32, 20 * 16])
     for values in (*found, outputs(module, x, nn.Linear)["last"]):
         assert abs(values.mean()) < TOLERANCE
         assert abs(values.std() - 1) < TOLERANCE
 
 
-def test_layers_before_a_norm_keep_their_mean_and_the_report_says_so():
+def test_layers_before_a_norm_keep_their_mean_and_the_report_notes_it():
     torch.manual_seed(0)
     module, lsuv = ResNetMini(widths=(4, 8), strides=(1, 2), optimizer=SGD), LSUV()
-    found = outputs(module, is_initialized(module, lsuv), *LAYERS)
+    found = outputs(module, initialize(module, lsuv), *LAYERS)
     assert len(found) == len(lsuv.report) > 4
     for row in lsuv.report:
         assert abs(found[row.name].std() - 1) < TOLERANCE, row
@@ -168,22 +167,22 @@ def test_frozen_shared_and_dead_layers_are_left_as_they_are():
     module.third = nn.Linear(16, 32, bias=False)  # never runs
     module.third.weight = nn.Parameter(module.second.weight.detach().clone())
     first = module.first.weight.clone()
-    is_initialized(module, lsuv)
+    initialize(module, lsuv)
     assert torch.equal(module.first.weight, first)
     assert not module.last.weight.any()
     assert [(row.name, bool(row.note)) for row in lsuv.report] == [("second", False), ("last", True)]
     module, lsuv = Own(), LSUV()
     module.third = nn.Linear(16, 32, bias=False)
     module.third.weight = module.second.weight
-    is_initialized(module, lsuv)
+    initialize(module, lsuv)
     assert [row.name for row in lsuv.report] == ["first", "last"]
 
 
-# ---------------------------------------------------------------------------------------------------------- runs once
+# It runs once
 
 
 class Counting(LSUV):
-    """Counts the initialisations."""
+    """Counts the initializations."""
 
     runs = 0
 
@@ -215,7 +214,7 @@ def test_a_resumed_run_and_a_loaded_checkpoint_are_left_alone(before, tmp_path):
     assert (resumed.runs, loaded.runs) == (0, 0)
 
 
-def test_a_module_of_somebody_else_is_left_alone_when_it_is_resumed(tmp_path):
+def test_a_users_module_is_left_alone_when_it_is_resumed(tmp_path):
     fit(Own(), LSUV()).save_checkpoint(tmp_path / "a.ckpt")
     resumed = Counting()
     trainer = quiet_trainer(max_steps=2, limit_val_batches=0, callbacks=[resumed])
@@ -223,7 +222,7 @@ def test_a_module_of_somebody_else_is_left_alone_when_it_is_resumed(tmp_path):
     assert resumed.runs == 0
 
 
-# ------------------------------------------------------------------------------------------------ nothing is disturbed
+# Nothing is disturbed
 
 
 class Guarded(LSUV):
@@ -277,12 +276,12 @@ def test_other_precisions(precision):
 @pytest.mark.parametrize(
     ("act", "of", "message"),
     [
-        (nn.ReLU, nn.ReLU, "the output of net.stem.1 doesn't come to mean 0 and standard deviation 1"),
-        (nn.Sigmoid, nn.Sigmoid, "leave `of` out to normalise the layers themselves"),
+        (nn.ReLU, nn.ReLU, "the output of net.stem.1 does not reach mean 0 and standard deviation 1"),
+        (nn.Sigmoid, nn.Sigmoid, "leave `of` out to normalize the layers themselves"),
         (nn.ReLU, GeneralReLU, "no GeneralReLU follows a convolution or linear layer immediately"),
     ],
 )
-def test_what_cannot_be_is_one_clear_error_and_leaves_the_weights(act, of, message):
+def test_what_cannot_be_normalized_is_an_error_that_leaves_the_weights(act, of, message):
     module = plain(act)
     before = [p.clone() for p in module.parameters()]
     with pytest.raises(ValueError, match=message):
@@ -290,7 +289,7 @@ def test_what_cannot_be_is_one_clear_error_and_leaves_the_weights(act, of, messa
     assert all(torch.equal(p, kept) for p, kept in zip(module.parameters(), before, strict=True))
 
 
-# ---------------------------------------------------------------------------------------------------------- processes
+# Two processes
 
 
 class Save(Callback):
@@ -309,12 +308,8 @@ def run(folder: Path) -> None:
         strategy="ddp_notebook")  # fmt: skip
 
 
-def test_two_processes_end_equal_and_normalised_over_both_their_batches(tmp_path):
-    command = [sys.executable, "-W", "ignore", __file__, str(tmp_path)]
-    done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+def test_two_processes_end_equal_and_normalized_over_both_their_batches(tmp_path):
+    run_as_script(__file__, tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     assert not torch.equal(first["image"], second["image"])
     assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())

@@ -1,20 +1,16 @@
-"""The contact sheet shows the best pictures of all, rightly marked; the script finds some for a typed sentence."""
-
-import gc
+"""The contact sheet shows the best images of all, rightly marked; the command finds images for a typed sentence."""
 
 import pytest
 import torch
 from lightning import LightningModule
-from matplotlib.text import Text
 from PIL import Image
 
-from callbacks.figures.callback import FigureCallback
 from callbacks.figures.retrieval import contact_sheet, similarity_matrix
 from callbacks.galleries.retrieval import RetrievalGallery
 from datamodules.captions.drawn import Captions
 from helpers import Synthetic, fingerprint_of_global_randomness, quiet_trainer
 from zoo.classification.resnet_mini import ResNetMini
-from zoo.command.verbs.find import find, pictures
+from zoo.command.verbs.find import find, read_images
 from zoo.multimodal.clip import CLIP
 
 N, SIZE = 30, 24
@@ -30,30 +26,13 @@ def tiny() -> CLIP:
     return CLIP(45, 16, widths=(4, 8), text_width=16, text_depth=1, text_heads=2)
 
 
-def texts_of(figure) -> list[str]:
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
-
-
-@pytest.fixture
-def published(monkeypatch) -> dict:
-    """Figures and tables that were published, by name."""
-    found, publish = {}, FigureCallback.publish
-
-    def noting(self, trainer, name, figure, table=None):
-        found[name] = (figure, table)
-        return publish(self, trainer, name, figure, table)
-
-    monkeypatch.setattr(FigureCallback, "publish", noting)
-    return found
-
-
 def evaluate(tmp_path, gallery: RetrievalGallery, pairs: Captions) -> CLIP:
     model = tiny()
     quiet_trainer(callbacks=[gallery], default_root_dir=tmp_path).test(model, datamodule=pairs, verbose=False)
     return model
 
 
-def test_it_shows_the_best_pictures_of_the_whole_set_and_the_nearest_wrong_one(tmp_path, published):
+def test_it_shows_the_best_images_of_the_complete_set_and_the_best_wrong_one(tmp_path, published, texts_of):
     gallery, pairs = RetrievalGallery(n=3, k=4), data()
     model = evaluate(tmp_path, gallery, pairs)
     columns = pairs.datasets["test"].columns
@@ -63,36 +42,37 @@ def test_it_shows_the_best_pictures_of_the_whole_set_and_the_nearest_wrong_one(t
     labels = columns.label.tolist()
     rows = [i for i in range(7) if labels[i] not in labels[:i]][:3]
     for number, row in enumerate(rows):
-        hits = [hit for hit in gallery.shown if hit.query == number]
+        entries = [entry for entry in gallery.shown if entry.group == number]
         wrong = [i for i in order[row].tolist()[4:] if labels[i] != labels[row]]
         wanted = [*order[row].tolist()[:4], wrong[0]]
-        assert [hit.index for hit in hits] == wanted
-        assert [hit.right for hit in hits] == [labels[i] == labels[row] for i in wanted]
-        for hit in hits:
-            torch.testing.assert_close(hit.image, pairs.normalize(columns.image[hit.index] / 255))
-            assert hit.cosine == pytest.approx(cosine[row][order[row] == hit.index].item(), abs=1e-5)
-    said = texts_of(published["retrieval_test"][0])
+        assert [entry.index for entry in entries] == wanted
+        assert [entry.item.right for entry in entries] == [labels[i] == labels[row] for i in wanted]
+        for entry in entries:
+            hit, index = entry.item, entry.index
+            assert (hit.query, entry.wrong, entry.rank_key) == (number, not hit.right, -hit.cosine)
+            torch.testing.assert_close(hit.image, pairs.normalize(columns.image[index] / 255))
+            assert hit.cosine == pytest.approx(cosine[row][order[row] == index].item(), abs=1e-5)
+    figures = {figure.name: figure for figure in published}
+    texts = texts_of(figures["retrieval_test"].figure)
     sentences = pairs.sentences(columns.input_ids[rows])
-    assert {f"“{sentence}”" for sentence in sentences} <= set(said)
-    marks = [text[0] for text in said if text[0] in "✓✗"]
-    assert marks == ["✓" if hit.right else "✗" for hit in gallery.shown]
-    heads, table = published["retrieval_test"][1]
+    assert {f"“{sentence}”" for sentence in sentences} <= set(texts)
+    marks = [text[0] for text in texts if text[0] in "✓✗"]
+    right = [entry.item.right for entry in gallery.shown]
+    assert marks == ["✓" if is_right else "✗" for is_right in right]
+    heads, table = figures["retrieval_test"].table
     assert heads == ["sentence", "class", "image", "cosine", "right"]
-    assert [row[4] for row in table] == [hit.right for hit in gallery.shown]
-    first = [hits.right for i, hits in enumerate(gallery.shown) if i % 5 == 0]
-    assert any(f"best of {N} pictures, first place right for {sum(first)} of 3 sentences" in text for text in said)
+    assert [row[4] for row in table] == right
+    assert any(f"best of {N} images, first place right for {sum(right[::5])} of 3 sentences" in text for text in texts)
 
 
-def test_the_files_are_real_pictures_and_the_matrix_has_a_cosine_for_each_pair(tmp_path, published):
+def test_the_files_are_real_images_and_the_matrix_has_a_cosine_for_each_pair(tmp_path, published, texts_of):
     evaluate(tmp_path, RetrievalGallery(n=4, k=2), data())
     for name in ("retrieval_test", "similarity_test"):
-        with Image.open(tmp_path / "pictures" / f"{name}.png") as picture:
-            assert min(picture.size) > 300
-            assert len(picture.convert("RGB").getcolors(1 << 24)) > 100
-    numbers = [
-        text for text in texts_of(published["similarity_test"][0]) if text.lstrip("\u2212").startswith(("0.", "1."))
-    ]
-    assert len(numbers) == 16
+        with Image.open(tmp_path / "pictures" / f"{name}.png") as image:
+            assert min(image.size) > 300
+            assert len(image.convert("RGB").getcolors(1 << 24)) > 100
+    (matrix,) = (figure for name, figure, _ in published if name == "similarity_test")
+    assert len([text for text in texts_of(matrix) if text.lstrip("\u2212").startswith(("0.", "1."))]) == 16
 
 
 def test_nothing_is_disturbed_and_no_more_is_held_than_shown(tmp_path):
@@ -110,22 +90,22 @@ def test_nothing_is_disturbed_and_no_more_is_held_than_shown(tmp_path):
     sizes = []
     for _ in range(30):
         gallery._collect(trainer, outputs, batch)
-        gc.collect()
         sizes.append(len(gallery._held))
     assert max(sizes) <= 2 * 4
-    assert all(hit.image.untyped_storage().nbytes() == 4 * hit.image.numel() for hit in gallery._held)
+    images = [entry.item.image for entry in gallery._held]
+    assert all(image.untyped_storage().nbytes() == 4 * image.numel() for image in images)
     gallery._finish(trainer, model)
     assert before == (fingerprint_of_global_randomness(), [child.training for child in model.modules()])
 
 
-def test_after_fit_it_draws_the_last_validation_and_during_fit_when_asked(tmp_path, published):
+def test_it_draws_the_last_validation_after_fit_and_optionally_during_fit(tmp_path, published):
     gallery = RetrievalGallery(n=2, k=2, every_n_epochs=1)
     quiet_trainer(callbacks=[gallery], default_root_dir=tmp_path, max_epochs=2).fit(tiny(), datamodule=data())
-    assert set(published) == {"retrieval_val", "similarity_val"}
+    assert [figure.name for figure in published] == ["retrieval_val", "similarity_val"] * 2  # once for each epoch
     assert gallery.seen == 12
 
 
-def test_fewer_pictures_than_asked_for_are_no_error(tmp_path):
+def test_fewer_images_than_requested_are_not_an_error(tmp_path):
     gallery = RetrievalGallery(n=50, k=50)
     evaluate(tmp_path, gallery, data(test_size=3))
     assert len(gallery.shown) == 3 * len(gallery.queries)
@@ -140,11 +120,11 @@ def test_bad_arguments_and_steps_without_embeddings_are_errors(tmp_path):
         def test_step(self, batch, batch_idx):
             return {"loss": torch.zeros(())}
 
-    with pytest.raises(ValueError, match="RetrievalGallery found no embeddings in what the test step returns"):
+    with pytest.raises(ValueError, match="RetrievalGallery found no image_embedding in what the test step"):
         quiet_trainer(callbacks=[RetrievalGallery()], default_root_dir=tmp_path).test(Silent(), data(), verbose=False)
 
 
-def test_the_sheet_marks_right_and_wrong_by_more_than_colour():
+def test_the_sheet_marks_right_and_wrong_by_more_than_color(texts_of):
     image = torch.rand(8, 8, 3).numpy()
     figure = contact_sheet([("a", [(image, 0.5, True), (image, -0.25, False), (image, 0.1, None)])], 3, "t", "s")
     assert [text for text in texts_of(figure) if text[-1].isdigit()] == ["✓ 0.50", "✗ \u22120.25", "0.10"]
@@ -153,7 +133,7 @@ def test_the_sheet_marks_right_and_wrong_by_more_than_colour():
     assert len(similarity_matrix(["a", "b"], [image, image], torch.eye(2).numpy(), "test").axes) == 3
 
 
-# The script
+# The command
 
 
 @pytest.fixture
@@ -164,17 +144,17 @@ def checkpoint(tmp_path):
     return str(tmp_path / "clip.ckpt")
 
 
-def test_a_typed_sentence_finds_pictures_of_a_folder(checkpoint, tmp_path, pictures_of_scenes):
+def test_a_typed_sentence_finds_images_of_a_folder(checkpoint, tmp_path, scenes):
     out = tmp_path / "found.png"
-    found = find(checkpoint, "a large red STAR", str(pictures_of_scenes), str(out))
-    names, images = pictures(str(pictures_of_scenes), (3, SIZE, SIZE))
+    found = find(checkpoint, "a large red STAR", str(scenes), str(out))
+    names, images = read_images(str(scenes), (3, SIZE, SIZE))
     assert images.shape == (12, 3, SIZE, SIZE)
     assert len(found) == 10
     assert {name for name, _ in found} < set(names)
     assert [cosine for _, cosine in found] == sorted((cosine for _, cosine in found), reverse=True)
-    with Image.open(out) as picture:
-        assert picture.size[0] > 800
-    assert not list(tmp_path.glob(".*.part"))
+    with Image.open(out) as image:
+        assert image.size[0] > 800
+    assert not list(tmp_path.glob(".*")), "nothing temporary is left"
 
 
 def test_without_a_folder_it_looks_among_drawn_scenes(checkpoint, tmp_path):
@@ -182,7 +162,8 @@ def test_without_a_folder_it_looks_among_drawn_scenes(checkpoint, tmp_path):
 
 
 @pytest.fixture
-def pictures_of_scenes(tmp_path):
+def scenes(tmp_path):
+    """A folder of images."""
     pairs = data(test_size=12, size=40)
     pairs.setup("test")
     folder = tmp_path / "scenes"
@@ -192,15 +173,15 @@ def pictures_of_scenes(tmp_path):
     return folder
 
 
-def test_unknown_words_no_pictures_and_other_checkpoints_are_errors(checkpoint, tmp_path):
+def test_unknown_words_no_images_and_other_checkpoints_are_errors(checkpoint, tmp_path):
     with pytest.raises(ValueError, match="never saw the word 'zebra'"):
         find(checkpoint, "a red zebra")
-    with pytest.raises(FileNotFoundError, match="holds no picture"):
+    with pytest.raises(FileNotFoundError, match="holds no image"):
         find(checkpoint, "a red star", str(tmp_path / "nowhere"))
     trainer = quiet_trainer(max_steps=1, limit_val_batches=0)
     other = ResNetMini(num_classes=70, in_channels=3)
     trainer.fit(other, datamodule=Synthetic(image_shape=(3, 24, 24), num_classes=70))
     trainer.save_checkpoint(tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match="is a ResNetMini: expected a module that ranks pictures"):
+    with pytest.raises(ValueError, match="a ResNetMini: expected a module that ranks images"):
         find(str(tmp_path / "other.ckpt"), "a red star")
     assert not list(tmp_path.glob("found*"))

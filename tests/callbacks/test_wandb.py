@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import wandb
+from lightning.pytorch.loggers import WandbLogger
 
+from callbacks.runtime import wandb as logger
 from zoo.command import recipes
 from zoo.command.main import main
 
@@ -27,8 +30,6 @@ def offline_run(here, caplog) -> tuple[Path, list[dict]]:
     """The folder of an offline run of the digits with galleries, moved elsewhere, and its records."""
     caplog.set_level("INFO")
     assert main(["fit", "digits/small", "--trainer.max_epochs", "2", "--trainer.logger", LOGGER]) == 0
-    import wandb
-
     wandb.finish()
     assert "wandb sync" in caplog.text
     (folder,) = Path("runs/digits/small").iterdir()
@@ -53,6 +54,12 @@ def test_offline_run_holds_curves_config_and_galleries(offline_run):
     assert tables, "the tables"
     assert any("truth" in table.read_text() for table in tables)
     assert list(folder.glob("wandb/artifacts/staging/*")), "the images inside tables moved with the run"
+
+
+def test_the_logger_does_not_hide_the_package_of_the_same_name():
+    assert wandb.__file__ != logger.__file__
+    assert Path(wandb.__file__).parts[-2:] == ("wandb", "__init__.py")
+    assert issubclass(logger.Wandb, WandbLogger)
 
 
 def test_each_seed_is_a_run_of_its_own(here, capfd):

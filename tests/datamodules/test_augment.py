@@ -1,4 +1,4 @@
-"""Augmentations of a batch do to each sample what a plain reference does to one, each with a draw of its own."""
+"""Batched augmentations equal a plain reference sample by sample, and draw separately for each sample."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import affine
 
-from datamodules.augment.images import Affine, Augmentation, Crop, Cutout, Flip, Rotate
+from datamodules.augment.images import Affine, Augmentation, Crop, Cutout, Flip, ImageAugmentation, Rotate
 from datamodules.batches import Labelled
 from helpers import fingerprint_of_global_randomness
 
@@ -33,7 +33,7 @@ def images(n: int, channels: int = 3, height: int = H, width: int = W) -> torch.
 
 
 def copies(n: int, **shape) -> torch.Tensor:
-    """`n` times the same picture."""
+    """`n` times the same image."""
     return images(1, **shape).expand(n, -1, -1, -1)
 
 
@@ -45,7 +45,7 @@ def apply(augmentation: Augmentation, x: torch.Tensor, seed: int = 0) -> torch.T
 class TestEvery:
     @pytest.mark.parametrize("channels", [1, 3])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_keeps_shape_dtype_range_labels_and_its_input(self, augmentation, channels, dtype):
+    def test_it_keeps_shape_dtype_range_and_labels_and_does_not_change_its_input(self, augmentation, channels, dtype):
         x = images(5, channels).to(dtype)
         before, batch = x.clone(), Labelled(x, torch.arange(5))
         result = augmentation(batch, drawn())
@@ -55,11 +55,11 @@ class TestEvery:
         assert torch.equal(result.label, batch.label)
         assert torch.equal(x, before)
 
-    def test_draws_for_each_sample(self, augmentation):
+    def test_it_draws_for_each_sample(self, augmentation):
         result = apply(augmentation, copies(64))
         assert len(result.flatten(1).unique(dim=0)) > (1 if isinstance(augmentation, Flip) else 10)
 
-    def test_is_a_function_of_the_generator(self, augmentation):
+    def test_it_is_a_function_of_the_generator(self, augmentation):
         x, before = copies(20), fingerprint_of_global_randomness()
         assert torch.equal(apply(augmentation, x, 1), apply(augmentation, x, 1))
         assert not torch.equal(apply(augmentation, x, 1), apply(augmentation, x, 2))
@@ -67,14 +67,14 @@ class TestEvery:
 
 
 def outcomes(result: torch.Tensor, possible: list[torch.Tensor]) -> torch.Tensor:
-    """How often each of the possible pictures occurs; fails if another one does."""
+    """How often each of the possible images occurs; fails if another one occurs."""
     equal = torch.stack([(result == each).flatten(1).all(1) for each in possible])
     assert equal.any(0).all()
     return equal.sum(1)
 
 
 @pytest.mark.parametrize(("p", "least", "most"), [(0.5, 430, 570), (0.1, 60, 140), (0.0, 0, 0), (1.0, 1000, 1000)])
-def test_flip_gives_the_picture_or_its_mirror_image_with_probability_p(p, least, most):
+def test_flip_returns_the_image_or_its_mirror_image_with_probability_p(p, least, most):
     x = images(1)
     kept, mirrored = outcomes(apply(Flip(p), x.expand(1000, -1, -1, -1)), [x, torch.flip(x, [3])])
     assert kept + mirrored == 1000
@@ -82,7 +82,7 @@ def test_flip_gives_the_picture_or_its_mirror_image_with_probability_p(p, least,
 
 
 @pytest.mark.parametrize("mode", ["constant", "reflect", "replicate"])
-def test_crop_gives_each_window_of_the_padded_picture_equally_often(mode):
+def test_crop_returns_each_window_of_the_padded_image_equally_often(mode):
     pad, x = 2, images(1)
     padded = F.pad(x, (pad,) * 4, mode=mode)
     windows = [padded[..., top : top + H, left : left + W] for top in range(5) for left in range(5)]
@@ -93,13 +93,13 @@ def test_crop_gives_each_window_of_the_padded_picture_equally_often(mode):
 
 def test_crop_takes_the_window_from_the_sample_itself():
     x = images(50)
-    for picture, result in zip(x, apply(Crop(1), x), strict=True):
-        padded = F.pad(picture[None], (1,) * 4)
+    for image, result in zip(x, apply(Crop(1), x), strict=True):
+        padded = F.pad(image[None], (1,) * 4)
         outcomes(result[None], [padded[..., i : i + H, j : j + W] for i in range(3) for j in range(3)])
 
 
 def published_cutout(x: torch.Tensor, size: int, row: int, column: int, fill: torch.Tensor) -> torch.Tensor:
-    """One sample (C, H, W), as the authors' code does it for even sizes; an odd one has a true centre."""
+    """One sample (C, H, W), as in the authors' code for even sizes; a square of odd size has a center pixel."""
     result, half = x.clone(), size // 2
     rows = slice(max(0, row - half), min(H, row + size - half))
     columns = slice(max(0, column - half), min(W, column + size - half))
@@ -109,10 +109,10 @@ def published_cutout(x: torch.Tensor, size: int, row: int, column: int, fill: to
 
 @pytest.mark.parametrize("size", [4, 5])
 @pytest.mark.parametrize("fill", [None, 0.0, 0.7])
-def test_cutout_covers_a_square_about_any_centre_clipped_at_the_border(size, fill):
+def test_cutout_covers_a_square_about_any_center_clipped_at_the_border(size, fill):
     x = images(1)
-    colour = x.mean((0, 2, 3)) if fill is None else torch.full((3,), fill)
-    possible = [published_cutout(x[0], size, i, j, colour)[None] for i in range(H) for j in range(W)]
+    color = x.mean((0, 2, 3)) if fill is None else torch.full((3,), fill)
+    possible = [published_cutout(x[0], size, i, j, color)[None] for i in range(H) for j in range(W)]
     result = apply(Cutout(size, fill), x.expand(4000, -1, -1, -1))
     nearest = torch.stack([(result - each).abs().flatten(1).amax(1) for each in possible])  # means differ by rounding
     assert nearest.amin(0).max() < 1e-4
@@ -151,7 +151,7 @@ def test_affine_equals_torchvision_sample_by_sample(degrees, translate, scale):
     torch.testing.assert_close(apply(Affine(degrees, translate, scale), x), torch.stack(theirs), atol=2e-4, rtol=0)
 
 
-def test_affine_with_nothing_to_do_changes_nothing():
+def test_affine_without_arguments_changes_nothing():
     torch.testing.assert_close(apply(Affine(), images(4)), images(4), atol=1e-5, rtol=0)
 
 
@@ -159,13 +159,13 @@ def test_a_quarter_turn_equals_rot90(monkeypatch):
     x = images(2, height=W, width=W)
     monkeypatch.setattr(torch, "rand", lambda *shape, **options: torch.tensor([[1.0, 0.0]] + [[0.5, 0.5]] * 3))
     result = Affine(degrees=90).image(x, drawn())
-    turned = [torch.rot90(picture, k, (1, 2)) for picture, k in zip(x, (1, -1), strict=True)]
-    torch.testing.assert_close(result, torch.stack(turned), atol=1e-4, rtol=0)
+    rotated = [torch.rot90(image, k, (1, 2)) for image, k in zip(x, (1, -1), strict=True)]
+    torch.testing.assert_close(result, torch.stack(rotated), atol=1e-4, rtol=0)
 
 
 def test_rotate_stays_within_its_angle():
     x = torch.zeros(300, 1, 41, 41)
-    x[:, :, 19:22, 33:36] = 1  # a dot at the end of an arm tells the angle
+    x[:, :, 19:22, 33:36] = 1  # a dot at a distance from the center, whose direction gives the angle
     mass = apply(Rotate(20), x)[:, 0]
     along = torch.arange(41.0) - 20
     angles = torch.atan2((mass.sum(2) * along).sum(1), (mass.sum(1) * along).sum(1)) * 180 / math.pi
@@ -174,6 +174,8 @@ def test_rotate_stays_within_its_angle():
     assert angles.max() > 17
 
 
-def test_an_augmentation_that_defines_nothing_says_so():
-    with pytest.raises(TypeError, match="changes neither"):
-        apply(Augmentation(), images(1))
+def test_an_augmentation_without_a_definition_cannot_be_made():
+    with pytest.raises(TypeError, match=r"abstract method '?__call__"):
+        Augmentation()
+    with pytest.raises(TypeError, match=r"abstract method '?image"):
+        ImageAugmentation()

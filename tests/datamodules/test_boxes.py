@@ -1,4 +1,4 @@
-"""Boxes: every reader reads the same, what is wrong with a file is said in one line, and boxes follow the pixels."""
+"""Boxes: all formats give the same annotations, a broken file is one clear error, and boxes move with the pixels."""
 
 import csv
 import io
@@ -21,10 +21,11 @@ from datamodules.boxes.coco import COCO
 from datamodules.boxes.read import read_annotations
 from datamodules.boxes.via import VIA
 from datamodules.boxes.voc import VOC, read_voc
+from datamodules.io import read_image
 from helpers import draw_picture, fingerprint_of_global_randomness, record, write_voc
 from zoo.command.main import main
 
-BOXES = {  # of three pictures (64, 48): one has none
+BOXES = {  # of three images (64, 48): one has none
     "a.jpg": [("cat", (3.0, 4.0, 20.0, 30.0)), ("dog", (10.0, 11.0, 40.0, 47.0))],
     "b.jpg": [],
     "c.jpg": [("dog", (0.0, 0.0, 64.0, 48.0))],
@@ -54,7 +55,7 @@ def as_voc(folder: Path, boxes: dict) -> Path:
     return folder
 
 
-def as_xml_beside(folder: Path, boxes: dict) -> Path:
+def as_xml_next_to_images(folder: Path, boxes: dict) -> Path:
     for name, objects in boxes.items():
         (folder / name).with_suffix(".xml").write_text(xml(f"C:\\somewhere\\else\\{name}", objects, size=""))
     return folder
@@ -90,8 +91,8 @@ def via_regions(objects: list) -> list:
 
 
 def as_via_project(folder: Path, boxes: dict) -> Path:
-    pictures = {f"{name}99": {"filename": name, "regions": via_regions(objects)} for name, objects in boxes.items()}
-    (folder / "boxes.json").write_text(json.dumps({"_via_settings": {}, "_via_img_metadata": pictures}))
+    images = {f"{name}99": {"filename": name, "regions": via_regions(objects)} for name, objects in boxes.items()}
+    (folder / "boxes.json").write_text(json.dumps({"_via_settings": {}, "_via_img_metadata": images}))
     return folder / "boxes.json"
 
 
@@ -136,7 +137,7 @@ def as_table(folder: Path, boxes: dict) -> Path:
     return write_rows(folder / "boxes.csv", rows)
 
 
-FORMATS = [as_voc, as_xml_beside, as_coco, as_via_project, as_via_1, as_via_csv, as_table]
+FORMATS = [as_voc, as_xml_next_to_images, as_coco, as_via_project, as_via_1, as_via_csv, as_table]
 
 
 @pytest.fixture
@@ -148,57 +149,64 @@ def folder(tmp_path):
 
 class TestReaders:
     @pytest.mark.parametrize("write", FORMATS)
-    def test_every_format_is_recognised_and_says_the_same(self, write, folder, capsys):
-        found = {note.path.name: note for note in read_annotations(write(folder, BOXES))}
+    def test_every_format_is_recognized_and_gives_the_same(self, write, folder, capsys):
+        found = {annotation.path.name: annotation for annotation in read_annotations(write(folder, BOXES))}
         assert found.keys() == BOXES.keys()
         for name, objects in BOXES.items():
-            note = found[name]
-            assert (note.width, note.height) == (64, 48)
-            assert note.path.is_file()
-            assert note.names == tuple(kind for kind, _ in objects)
-            assert note.boxes.dtype == np.float32
-            np.testing.assert_array_equal(note.boxes, np.reshape([box for _, box in objects], (-1, 4)))
+            annotation = found[name]
+            assert (annotation.width, annotation.height) == (64, 48)
+            assert annotation.path.is_file()
+            assert annotation.names == tuple(kind for kind, _ in objects)
+            assert annotation.boxes.dtype == np.float32
+            np.testing.assert_array_equal(annotation.boxes, np.reshape([box for _, box in objects], (-1, 4)))
         assert capsys.readouterr().err == ""
 
     @pytest.mark.parametrize("write", FORMATS)
-    def test_what_is_no_usable_box_is_told_and_dropped_or_clipped(self, write, folder, capsys):
+    def test_unusable_boxes_are_dropped_or_clipped_and_reported(self, write, folder, capsys):
         wrong = [
             ("cat", (5.0, 5.0, 5.0, 9.0)), ("dog", (8.0, 9.0, 12.0, 9.0)), ("dog", (70.0, 4.0, 90.0, 9.0)),
             ("cat", (-4.0, 30.0, 9.0, 60.0)),
         ]  # fmt: skip
         found = read_annotations(write(folder, BOXES | {"b.jpg": wrong}))
-        note = next(note for note in found if note.path.name == "b.jpg")
-        assert note.names == ("cat",)
-        np.testing.assert_array_equal(note.boxes, [[0, 30, 9, 48]])
+        annotation = next(annotation for annotation in found if annotation.path.name == "b.jpg")
+        assert annotation.names == ("cat",)
+        np.testing.assert_array_equal(annotation.boxes, [[0, 30, 9, 48]])
         (line,) = capsys.readouterr().err.splitlines()
-        assert "2 without area dropped, 1 outside the picture dropped, 1 clipped to the picture; in b.jpg" in line
+        assert "2 without area dropped, 1 outside the image dropped, 1 clipped to the image; in b.jpg" in line
         assert "boxes" in line or "b.xml" in line
+
+    def test_a_coco_file_may_give_sizes_as_text(self, folder):
+        file = as_coco(folder, BOXES)
+        file.write_text(
+            file.read_text().replace('"width": 64', '"width": "64"').replace('"height": 48', '"height": "48"')
+        )
+        assert {(found.width, found.height) for found in read_annotations(file)} == {(64, 48)}
 
     def test_voc_equals_torchvision(self, tmp_path):
         write_voc(tmp_path / "VOCdevkit" / "VOC2007", {"trainval": 9, "test": 5})
         for split in ("trainval", "test"):
             theirs = VOCDetection(tmp_path, year="2007", image_set=split)
             ours = read_voc(tmp_path, split)
-            assert [str(note.path) for note in ours] == theirs.images
-            assert {note.split for note in ours} == {"test" if split == "test" else "train"}
-            for note, (_, target) in zip(ours, theirs, strict=True):
+            assert [str(annotation.path) for annotation in ours] == theirs.images
+            assert {annotation.split for annotation in ours} == {"test" if split == "test" else "train"}
+            for annotation, (_, target) in zip(ours, theirs, strict=True):
                 objects = target["annotation"].get("object", [])
                 expected = [[int(o["bndbox"][e]) for e in ("xmin", "ymin", "xmax", "ymax")] for o in objects]
-                np.testing.assert_array_equal(note.boxes, np.reshape(expected, (-1, 4)))
-                assert list(note.names) == [o["name"] for o in objects]
+                np.testing.assert_array_equal(annotation.boxes, np.reshape(expected, (-1, 4)))
+                assert list(annotation.names) == [o["name"] for o in objects]
 
     def test_voc_folders_of_several_years_are_read_together(self, tmp_path):
         write_voc(tmp_path / "VOCdevkit" / "VOC2007", {"trainval": 3, "test": 2})
         write_voc(tmp_path / "VOCdevkit" / "VOC2012", {"trainval": 4})
         assert (len(read_voc(tmp_path, "trainval")), len(read_voc(tmp_path, "test"))) == (7, 2)
-        assert [note.split for note in read_annotations(tmp_path)].count("test") == 2
+        assert [annotation.split for annotation in read_annotations(tmp_path)].count("test") == 2
 
-    def test_difficult_boxes_are_kept_only_if_asked_for(self, folder):
+    def test_difficult_boxes_are_kept_only_on_request(self, folder):
         objects = [("hard", (1.0, 1.0, 9.0, 9.0)), ("easy", (2.0, 2.0, 9.0, 9.0))]
         as_voc(folder, BOXES | {"b.jpg": objects})
         for difficult, names in ((False, ("easy",)), (True, ("hard", "easy"))):
-            note = next(n for n in read_voc(folder, difficult=difficult) if n.path.name == "b.jpg")
-            assert note.names == names
+            annotation = next(a for a in read_voc(folder, difficult=difficult) if a.path.name == "b.jpg")
+            assert annotation.names == names
 
     @pytest.mark.parametrize(
         ("shape", "box"),
@@ -215,9 +223,9 @@ class TestReaders:
 
     @settings(max_examples=60, deadline=None)
     @given(st.lists(st.tuples(*[st.integers(-30, 90)] * 4), max_size=8))
-    def test_tidy_boxes_lie_inside_and_have_an_area_and_good_ones_are_untouched(self, boxes):
-        note = Annotation(Path("a.jpg"), 64, 48, boxes, [str(i) for i in range(len(boxes))])
-        (clean,) = clean_boxes([note], Path("a.xml"))
+    def test_clean_boxes_are_inside_and_have_an_area_and_good_ones_do_not_change(self, boxes):
+        annotation = Annotation(Path("a.jpg"), 64, 48, boxes, [str(i) for i in range(len(boxes))])
+        (clean,) = clean_boxes([annotation], Path("a.xml"))
         assert (clean.boxes[:, :2] >= 0).all()
         assert (clean.boxes[:, 2:] <= (64, 48)).all()
         assert (clean.boxes[:, 2:] > clean.boxes[:, :2]).all()
@@ -232,61 +240,61 @@ class TestBadFiles:
         ("name", "content", "message"),
         [
             ("a.xml", "", "is empty"),
-            ("a.xml", "<annotation><object><name>cat</na", "no XML that can be read"),
-            ("a.xml", "<annotation><object><name>cat</name></object></annotation>", "without a name or a number"),
-            ("a.xml", xml("a.jpg", [("cat", (1, 2, "nan", 9))]), "no finite number"),
-            ("z.xml", "<annotation><filename>gone.jpg</filename></annotation>", "does not say how large gone.jpg is"),
+            ("a.xml", "<annotation><object><name>cat</na", "cannot be read as XML"),
+            ("a.xml", "<annotation><object><name>cat</name></object></annotation>", "without a name"),
+            ("a.xml", xml("a.jpg", [("cat", (1, 2, "nan", 9))]), "not a finite number"),
+            ("z.xml", "<annotation><filename>gone.jpg</filename></annotation>", "does not give the size of gone.jpg"),
             ("a.json", "", "is empty"),
-            ("a.json", '{"images": [', "no JSON that can be read"),
+            ("a.json", '{"images": [', "cannot be read as JSON"),
             ("a.json", "[]", "neither in the COCO schema nor"),
             ("a.json", '{"images": [], "annotations": []}', "no 'categories'"),
             ("a.json", '{"images": [], "categories": [], "annotations": [{"id": 5, "bbox": [1, 2, 3, 4], "image_id": 1,'
-             ' "category_id": 1}]}', "annotation 5 is of image 1, which is not defined"),
+             ' "category_id": 1}]}', "annotation 5 refers to image 1, which is not defined"),
             ("a.json", '{"images": [], "categories": [], "annotations": [{"bbox": [1, 2]}]}', "not in the COCO schema"),
             ("a.json", '{"x": {"filename": "a.jpg"}}', "no 'regions'"),
             ("a.json", '{"x": {"filename": "a.jpg", "regions": [{"shape_attributes": {"name": "point"},'
              ' "region_attributes": {"kind": "cat"}}]}}', "a region is a point"),
             ("a.json", '{"x": {"filename": "a.jpg", "regions": [{"shape_attributes": {"name": "circle", "cx": 5,'
-             ' "cy": 5, "r": 2}, "region_attributes": {"kind": "cat", "colour": "red"}}]}}', "say which is the class"),
+             ' "cy": 5, "r": 2}, "region_attributes": {"kind": "cat", "color": "red"}}]}}', "expected one, or"),
             ("a.json", '{"x": {"filename": "a.jpg", "regions": [{"shape_attributes": {"name": "circle", "cx": 5,'
              ' "cy": 5, "r": 2}, "region_attributes": {"kind": ""}}]}}', "expected exactly one name"),
             ("a.csv", "", "no row of boxes"),
             ("a.csv", "split,image_id\ntrain,a", "no column 'width'"),
-            ("a.csv", "image_id,width,height,class,xmin,ymin,xmax,ymax\na,64,48,cat,1,2,x,9", "a row that is no box"),
-            ("a.csv", "image_id,width,height,class,xmin,ymin,xmax,ymax\na,64,48,cat,1,2", "a row that is no box"),
-            ("a.csv", "filename,region_shape_attributes,region_attributes\na.jpg,{,{}", "no export of VGG"),
+            ("a.csv", "image_id,width,height,class,xmin,ymin,xmax,ymax\na,64,48,cat,1,2,x,9", "that is not a box"),
+            ("a.csv", "image_id,width,height,class,xmin,ymin,xmax,ymax\na,64,48,cat,1,2", "that is not a box"),
+            ("a.csv", "filename,region_shape_attributes,region_attributes\na.jpg,{,{}", "cannot be read as an export"),
         ],
     )  # fmt: skip
-    def test_a_broken_file_is_named_with_what_is_wrong(self, name, content, message, folder):
+    def test_a_broken_file_is_named_with_the_problem(self, name, content, message, folder):
         (folder / name).write_text(content)
         with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
             read_annotations(folder / name)
         assert str(folder / name) in str(caught.value)
 
-    def test_bytes_that_are_no_text_are_an_error(self, folder):
+    def test_bytes_that_are_not_text_are_an_error(self, folder):
         for name in ("a.json", "a.csv", "a.xml"):
             (folder / name).write_bytes(b"\x89PNG\xff\xfe\x00")
             with pytest.raises(ValueError, match=name):
                 read_annotations(folder / name)
 
     @pytest.mark.parametrize("write", [None, lambda folder: [(folder / f"{i}.json").write_text("{}") for i in "12"]])
-    def test_a_folder_of_no_known_kind_is_an_error(self, write, tmp_path):
+    def test_a_folder_in_no_known_format_is_an_error(self, write, tmp_path):
         if write:
             write(tmp_path)
-        with pytest.raises(FileNotFoundError, match=r"holds no VOC annotations and [02] JSON or CSV files"):
+        with pytest.raises(FileNotFoundError, match=r"contains no VOC annotations and [02] JSON or CSV files"):
             read_annotations(tmp_path)
-        with pytest.raises(FileNotFoundError, match="holds no VOC annotations"):
+        with pytest.raises(FileNotFoundError, match="contains no VOC annotations"):
             read_voc(tmp_path)
 
-    def test_a_missing_list_names_those_that_are_there(self, tmp_path):
+    def test_a_missing_list_is_an_error_that_names_the_existing_ones(self, tmp_path):
         write_voc(tmp_path, {"trainval": 3, "test": 2})
         with pytest.raises(FileNotFoundError, match=r"no ImageSets/Main/val.txt .*\['test', 'trainval'\]"):
             read_voc(tmp_path, "val")
 
-    def test_a_listed_picture_without_annotation_is_an_error(self, tmp_path):
+    def test_a_listed_image_without_annotation_is_an_error(self, tmp_path):
         write_voc(tmp_path, {"trainval": 3})
         (tmp_path / "Annotations" / "cell_001.xml").unlink()
-        with pytest.raises(FileNotFoundError, match=r"cell_001.xml is not there"):
+        with pytest.raises(FileNotFoundError, match=r"cell_001.xml does not exist"):
             read_voc(tmp_path, "trainval")
 
 
@@ -297,23 +305,25 @@ class TestDatamodules:
         return VOC("cells", **({"image_size": (24, 48), "data_dir": tmp_path, "batch_size": 4} | options))
 
     @pytest.mark.parametrize("in_memory", [True, False])
-    def test_pictures_and_boxes_are_scaled_together(self, in_memory, tmp_path):
+    def test_images_and_boxes_are_scaled_together(self, in_memory, tmp_path):
         data = self.cells(tmp_path, val_size=3, in_memory=in_memory, num_workers=0, eval_batch_size=2)
         seen = record(data, limit_train_batches=4).seen
-        notes = read_voc(tmp_path / "cells", "trainval")
-        held = [notes[i] for i in hold_out(13, 3)[1]]
+        annotations = read_voc(tmp_path / "cells", "trainval")
+        held_out = [annotations[i] for i in hold_out(13, 3)[1]]
         boxes = [row for batch in seen["val"] for row in batch.boxes]
         labels = [row for batch in seen["val"] for row in batch.labels]
         assert data.classes == ("Platelets", "RBC", "WBC")
         assert data.metadata()["image_shape"] == [3, 24, 48]
-        for note, found, label in zip(held, boxes, labels, strict=True):
-            torch.testing.assert_close(found, torch.from_numpy(note.boxes) * torch.tensor([0.75, 0.5, 0.75, 0.5]))
-            assert tuple(data.classes[i] for i in label) == note.names
+        for annotation, found, label in zip(held_out, boxes, labels, strict=True):
+            torch.testing.assert_close(found, torch.from_numpy(annotation.boxes) * torch.tensor([0.75, 0.5] * 2))
+            assert tuple(data.classes[i] for i in label) == annotation.names
             assert (found.dtype, label.dtype) == (torch.float32, torch.int64)
         assert {tuple(batch.image.shape[1:]) for batch in seen["train"]} == {(3, 24, 48)}
         assert all(len(batch.boxes) == len(batch.labels) == 4 for batch in seen["train"])
         shown = data.denormalize(seen["val"][0].image[0])
-        expected = torch.nn.functional.interpolate(_pixels(held[0])[None], (24, 48), mode="bilinear", antialias=True)
+        expected = torch.nn.functional.interpolate(
+            _pixels(held_out[0])[None], (24, 48), mode="bilinear", antialias=True
+        )
         assert (shown - expected[0]).abs().mean() < 0.01
 
     def test_memory_and_files_give_the_same_batches(self, tmp_path):
@@ -326,7 +336,7 @@ class TestDatamodules:
                 assert torch.equal(one.image, other.image)
                 assert all(torch.equal(a, b) for a, b in zip(one.boxes, other.boxes, strict=True))
 
-    def test_augmentation_is_seeded_and_touches_training_only(self, tmp_path):
+    def test_augmentation_is_seeded_and_applies_to_training_only(self, tmp_path):
         before = fingerprint_of_global_randomness()
         augment = [BoxFlip(0.5, 0.5), BoxZoomShift(), Color()]
         runs = [record(self.cells(tmp_path, val_size=2, augment=augment, seed=s)).seen for s in (1, 1, 2)]
@@ -337,7 +347,7 @@ class TestDatamodules:
         assert torch.equal(runs[0]["val"][0].image, plain["val"][0].image)
         assert fingerprint_of_global_randomness() == before
 
-    def test_without_lists_a_fixed_part_is_for_testing(self, folder):
+    def test_without_lists_a_fixed_part_is_the_test_set(self, folder):
         for i in range(20):
             draw_picture(i, (64, 48)).save(folder / f"{i:02}.jpg")
         as_voc(folder, BOXES | {f"{i:02}.jpg": [("cat", (1, 2, 9, 9))] for i in range(20)})
@@ -346,7 +356,7 @@ class TestDatamodules:
         assert torch.equal(sets[0]["test"].images, sets[1]["test"].images)
 
     @pytest.mark.parametrize(("kind", "write"), [(COCO, as_coco), (VIA, as_via_project), (VIA, as_via_csv)])
-    def test_other_formats_feed_the_same_batches(self, kind, write, folder):
+    def test_other_formats_yield_the_same_batches(self, kind, write, folder):
         file = write(folder, BOXES)
         data = kind(file.name, file.name, data_dir=folder, image_size=(48, 64), eval_batch_size=3)
         data.setup("test")
@@ -360,20 +370,20 @@ class TestDatamodules:
         with pytest.raises(ValueError, match=r"box of class 'WBC': expected one of \['RBC', 'Platelets'\]"):
             self.cells(tmp_path, classes=["RBC", "Platelets"])
 
-    def test_given_classes_give_the_order_of_labels(self, tmp_path):
+    def test_given_classes_define_the_order_of_labels(self, tmp_path):
         data = self.cells(tmp_path, classes=["WBC", "RBC", "Platelets", "Parasite"])
         assert data.num_classes == 4
         assert data.make_datasets()["test"].labels[0].tolist() == [
             data.classes.index(n) for n in data.found["test"][0].names
         ]
 
-    def test_a_missing_picture_is_an_error_that_names_it(self, tmp_path):
+    def test_a_missing_image_is_an_error_that_names_it(self, tmp_path):
         self.cells(tmp_path)
         next(tmp_path.rglob("cell_004.jpg")).unlink()
-        with pytest.raises(FileNotFoundError, match=r"cell_004.* is annotated but not there"):
+        with pytest.raises(FileNotFoundError, match=r"cell_004.* is annotated but does not exist"):
             self.cells(tmp_path)
 
-    def test_a_picture_of_another_size_than_annotated_is_an_error(self, tmp_path):
+    def test_an_image_of_another_size_than_annotated_is_an_error(self, tmp_path):
         self.cells(tmp_path)
         draw_picture(0, (48, 64)).save(next(tmp_path.rglob("cell_004.jpg")))
         with pytest.raises(ValueError, match=r"cell_004.jpg has 48 x 64 pixels, but its boxes were drawn on 64 x 48"):
@@ -387,7 +397,7 @@ class TestDatamodules:
             ("cell_005.xml", xml("cell_005.jpg", [("Moon", (1, 2, 9, 9))])),
         ):
             broken = next(tmp_path.rglob(path))
-            whole = broken.read_text()
+            original = broken.read_text()
             broken.write_text(content)
             options = [
                 "--data.folder",
@@ -401,12 +411,12 @@ class TestDatamodules:
             lines = capsys.readouterr().err.splitlines()
             assert path[:-4] in lines[-1]
             assert not any("Traceback" in line for line in lines)
-            broken.write_text(whole)
+            broken.write_text(original)
         assert not list(tmp_path.rglob("*.ckpt"))
 
-    def test_a_set_without_any_box_or_a_folder_that_is_not_there_is_an_error(self, folder):
+    def test_a_data_set_without_boxes_or_a_missing_folder_is_an_error(self, folder):
         as_coco(folder, {"b.jpg": [], "a.jpg": []})
-        with pytest.raises(ValueError, match="hold no box at all"):
+        with pytest.raises(ValueError, match="contain no box"):
             COCO("boxes.json", data_dir=folder)
         with pytest.raises(FileNotFoundError, match="point ZOO_DATA"):
             VOC("nowhere", data_dir=folder)
@@ -414,17 +424,15 @@ class TestDatamodules:
     @pytest.mark.data
     def test_the_real_blood_cells(self, capsys):
         data = VOC("bccd", image_size=(240, 320))
-        assert {name: len(notes) for name, notes in data.found.items()} == {"train": 292, "test": 72}
-        assert sum(len(note.names) for notes in data.found.values() for note in notes) == 4886
+        assert {split: len(annotations) for split, annotations in data.found.items()} == {"train": 292, "test": 72}
+        assert sum(len(annotation.names) for annotations in data.found.values() for annotation in annotations) == 4886
         lines = capsys.readouterr().err.splitlines()
         assert [line.split("/")[-1].split(":")[0] for line in lines] == ["BloodImage_00338.xml", "BloodImage_00343.xml"]
         assert all("1 without area dropped" in line for line in lines)
 
 
-def _pixels(note: Annotation) -> torch.Tensor:
-    from datamodules.io import read_image
-
-    return torch.from_numpy(np.array(read_image(note.path))).permute(2, 0, 1).float() / 255
+def _pixels(annotation: Annotation) -> torch.Tensor:
+    return torch.from_numpy(np.array(read_image(annotation.path))).permute(2, 0, 1).float() / 255
 
 
 H, W = 40, 56
@@ -434,11 +442,11 @@ integer_boxes = st.lists(
 
 
 def drawn(boxes: list[torch.Tensor]) -> torch.Tensor:
-    """(B, 1, H, W): 1 inside the boxes of a sample, which are of whole pixels, else 0."""
+    """(B, 1, H, W): 1 inside the boxes of a sample, whose edges are integers, else 0."""
     image = torch.zeros(len(boxes), 1, H, W)
-    for picture, rows in zip(image, boxes, strict=True):
+    for pixels, rows in zip(image, boxes, strict=True):
         for x, y, X, Y in rows.int().tolist():
-            picture[:, y:Y, x:X] = 1
+            pixels[:, y:Y, x:X] = 1
     return image
 
 
@@ -483,7 +491,7 @@ class TestAugmentation:
         found = [columns[0].item(), rows[0].item(), columns[-1].item() + 1, rows[-1].item() + 1]
         np.testing.assert_allclose(result.boxes[0][0], found, atol=1.0)
 
-    def test_zoom_and_shift_keep_to_their_bounds_and_draw_for_each_sample(self):
+    def test_zoom_and_shift_stay_in_their_bounds_and_draw_for_each_sample(self):
         boxes = [corners([(24, 16, 8, 8)])] * 300
         result = torch.cat(BoxZoomShift(zoom=(0.5, 2.0), stretch=0.5, shift=0.1)(batch_of(boxes), generator()).boxes)
         side = result[:, 2:] - result[:, :2]
@@ -503,10 +511,10 @@ class TestAugmentation:
         torch.testing.assert_close(result.image, batch.image, atol=1e-5, rtol=0)
         torch.testing.assert_close(result.boxes, batch.boxes, atol=1e-4, rtol=0)
 
-    def test_boxes_cut_to_almost_nothing_are_dropped_with_their_labels_and_others_clipped(self):
+    def test_boxes_of_which_little_is_left_are_dropped_with_their_labels_and_others_clipped(self):
         rows = corners([(0, 10, 8, 8), (30, 10, 10, 10), (8, 10, 12, 8)])
         result = BoxZoomShift(zoom=(2.0, 2.0), shift=0.0, min_visible=0.4)(batch_of([rows]), generator())
-        assert result.labels[0].tolist() == [1, 2]  # of the third half is left, of the first nothing
+        assert result.labels[0].tolist() == [1, 2]  # half of the third is left, and nothing of the first
         torch.testing.assert_close(result.boxes[0], torch.tensor([[32.0, 0, 52, 20], [0, 0, 12, 16]]))
         result = BoxZoomShift(zoom=(2.0, 2.0), shift=0.0, min_visible=0.6)(batch_of([rows]), generator())
         assert result.labels[0].tolist() == [1]
@@ -514,7 +522,7 @@ class TestAugmentation:
         assert result.labels[0].tolist() == []
 
     @pytest.mark.parametrize("augmentation", [BoxFlip(0.5, 0.5), BoxZoomShift(stretch=0.1), Color()])
-    def test_pictures_without_boxes_and_the_input_stay_as_they_are(self, augmentation):
+    def test_images_without_boxes_and_the_input_stay_as_they_are(self, augmentation):
         image = torch.rand(3, 3, H, W, generator=generator())
         batch = batch_of([corners([]), corners([(3, 4, 30, 20)]), corners([])], image)
         before = image.clone(), batch.boxes[1].clone()
@@ -529,11 +537,11 @@ class TestAugmentation:
         empty = augmentation(batch_of([corners([])] * 3, image), generator())
         assert [tuple(rows.shape) for rows in empty.boxes] == [(0, 4)] * 3
 
-    def test_a_zoom_that_is_no_range_is_an_error(self):
+    def test_a_zoom_that_is_not_a_range_is_an_error(self):
         with pytest.raises(ValueError, match=r"zoom is \(1.2, 0.8\)"):
             BoxZoomShift(zoom=(1.2, 0.8))
 
-    def test_colour_changes_what_it_says(self):
+    def test_color_changes_brightness_saturation_and_contrast(self):
         x = torch.rand(40, 3, 6, 6, generator=generator()) * 0.2 + 0.4
         weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
 
@@ -546,9 +554,9 @@ class TestAugmentation:
         assert (factor.flatten(1).std(1) < 1e-4).all()
         assert 0.7 <= factor.min() < 0.75
         assert 1.25 < factor.max() <= 1.3 + 1e-5
-        grey = changed(saturation=0.5)
-        torch.testing.assert_close((grey * weights).sum(1), (x * weights).sum(1), atol=1e-5, rtol=0)
-        assert (grey.std(1) / x.std(1)).flatten(1).std(1).max() < 1e-3
+        desaturated = changed(saturation=0.5)
+        torch.testing.assert_close((desaturated * weights).sum(1), (x * weights).sum(1), atol=1e-5, rtol=0)
+        assert (desaturated.std(1) / x.std(1)).flatten(1).std(1).max() < 1e-3
         flat = changed(contrast=0.5)
         torch.testing.assert_close((flat * weights).sum(1).mean((1, 2)), (x * weights).sum(1).mean((1, 2)))
         spread = flat.flatten(1).std(1) / x.flatten(1).std(1)

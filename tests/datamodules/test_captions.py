@@ -1,4 +1,4 @@
-"""Captions: true of what is drawn, held out where they are said to be; and lists of the user's own pictures."""
+"""Captions: drawn scenes have true sentences and held-out phrasings and classes; lists of own images are read."""
 
 import re
 from itertools import product
@@ -27,52 +27,53 @@ def data() -> Captions:
 # Drawn scenes
 
 
-def place(part: torch.Tensor, whole: torch.Tensor) -> tuple[int, int]:
-    """Where `part` (3, S, S) stands in `whole`, from the left and from the top."""
-    places = product(range(whole.shape[2] - part.shape[2] + 1), range(whole.shape[1] - part.shape[1] + 1))
-    return next((x, y) for x, y in places if torch.equal(whole[:, y : y + part.shape[1], x : x + part.shape[2]], part))
+def position(part: torch.Tensor, image: torch.Tensor) -> tuple[int, int]:
+    """The position of `part` (3, S, S) in `image`, from the left and from the top."""
+    positions = product(range(image.shape[2] - part.shape[2] + 1), range(image.shape[1] - part.shape[1] + 1))
+    height, width = part.shape[1:]
+    return next((x, y) for x, y in positions if torch.equal(image[:, y : y + height, x : x + width], part))
 
 
-def test_a_sentence_is_true_of_its_picture(data):
-    """Color by the pixel in the middle, size by the box, shape by what was drawn; all as the sentence says it."""
+def test_a_sentence_is_true_of_its_image(data):
+    """The color is that of the center pixel, the size that of the box, the shape that of the scene."""
     for split, pairs in data.datasets.items():
         sentences = data.sentences(pairs.columns.input_ids)
         assert len(pairs) == FEW[f"{split}_size"]
         for sentence, scene, image in zip(sentences, data.drawn.scenes(split), pairs.columns.image, strict=True):
             words = sentence.split()
-            (size,), (colour,), (shape,) = ([w for w in words if w in kinds] for kinds in (SIZES, COLORS, SHAPES))
-            left, top, right, bottom = (scene.boxes[0] - torch.tensor(place(image, scene.image) * 2)).tolist()
+            (size,), (color,), (shape,) = ([w for w in words if w in kinds] for kinds in (SIZES, COLORS, SHAPES))
+            left, top, right, bottom = (scene.boxes[0] - torch.tensor(position(image, scene.image) * 2)).tolist()
             assert min(left, top) >= 0
             assert max(right, bottom) <= 48
-            middle = (image[:, int(top + bottom) // 2, int(left + right) // 2] / 255).numpy()
-            distances = {name: np.abs(np.subtract(middle, rgb)).max() for name, rgb in COLORS.items()}
-            assert min(distances, key=distances.get) == colour, sentence
+            center = (image[:, int(top + bottom) // 2, int(left + right) // 2] / 255).numpy()
+            distances = {name: np.abs(np.subtract(center, rgb)).max() for name, rgb in COLORS.items()}
+            assert min(distances, key=distances.get) == color, sentence
             low, high = SIZES[size]  # of the radius, as a share of the scene; a box is sqrt(2) to 2 of them wide
             assert 1.41 * low <= max(right - left, bottom - top) / scene.image.shape[1] <= 2.01 * high, sentence
             assert SHAPES[scene.labels[0]] == shape, sentence
 
 
-def test_the_label_names_what_the_sentence_says(data):
+def test_the_class_of_the_label_is_the_one_in_the_sentence(data):
     for pairs in data.datasets.values():
         for sentence, label in zip(data.sentences(pairs.columns.input_ids), pairs.columns.label, strict=True):
             assert set(data.classes[label].split()) <= set(sentence.split())
     assert data.num_classes == len(set(data.classes)) == len(SIZES) * len(COLORS) * len(SHAPES)
 
 
-def test_phrasings_held_out_never_occur_in_training():
+def test_held_out_phrasings_never_occur_in_training():
     data = Captions()
-    said = {split: set(data.phrased(split).flat) for split in PHRASINGS}
-    assert not said["train"] & said["val"]
-    assert not said["train"] & said["test"]
-    assert not said["val"] & said["test"]
+    texts = {split: set(data.phrased(split).flat) for split in PHRASINGS}
+    assert not texts["train"] & texts["val"]
+    assert not texts["train"] & texts["test"]
+    assert not texts["val"] & texts["test"]
     trained = [re.escape(phrasing).replace(r"\{", "{").replace(r"\}", "}") for phrasing in PHRASINGS["train"]]
     trained = [re.compile(re.sub(r"{\w+}", r"\\w+", pattern).replace("a\\ ", "an?\\ ")) for pattern in trained]
-    assert all(any(pattern.fullmatch(text) for pattern in trained) for text in said["train"])
-    # Nor with other words in the places of size, colour and shape.
-    assert not any(pattern.fullmatch(text) for pattern in trained for text in said["val"] | said["test"])
+    assert all(any(pattern.fullmatch(text) for pattern in trained) for text in texts["train"])
+    # Nor with other words for size, color and shape.
+    assert not any(pattern.fullmatch(text) for pattern in trained for text in texts["val"] | texts["test"])
 
 
-def test_every_word_held_out_is_known_from_training():
+def test_every_word_of_held_out_phrasings_occurs_in_training():
     data = Captions()
     words = {split: {w for text in data.phrased(split).flat for w in text.split()} for split in PHRASINGS}
     assert words["val"] | words["test"] <= words["train"]
@@ -81,13 +82,13 @@ def test_every_word_held_out_is_known_from_training():
         check_words(data.tokenizer, text)
 
 
-def test_every_phrasing_tells_size_colour_and_shape():
+def test_every_phrasing_states_size_color_and_shape():
     for phrasing in (p for phrasings in PHRASINGS.values() for p in phrasings):
-        assert {found.strip("{}") for found in re.findall(r"{\w+}", phrasing)} == {"size", "colour", "shape"}
-    assert phrase("a {colour} {shape}, a {size} one", ("small", "orange", "star")) == "an orange star, a small one"
+        assert {found.strip("{}") for found in re.findall(r"{\w+}", phrasing)} == {"size", "color", "shape"}
+    assert phrase("a {color} {shape}, a {size} one", ("small", "orange", "star")) == "an orange star, a small one"
 
 
-def test_sentences_of_a_split_use_all_its_phrasings_and_no_others(data):
+def test_the_sentences_of_a_split_use_all_its_phrasings_and_no_others(data):
     for split, pairs in data.datasets.items():
         texts = data.phrased(split)
         used = [np.argwhere(texts == text)[0][0] for text in data.sentences(pairs.columns.input_ids)]
@@ -103,7 +104,7 @@ def test_prompts_are_all_classes_in_all_phrasings_of_the_split(data):
     assert ids.gather(2, mask.sum(2, keepdim=True) - 1).eq(end).all()
 
 
-def test_new_pairs_of_colour_and_shape_are_tested_but_never_trained():
+def test_new_pairs_of_color_and_shape_are_tested_but_never_trained():
     data = Captions(**FEW | {"train_size": 200}, new=6)
     data.setup("fit")
     new = {tuple(data.classes[label].split()[1:]) for label in data.new_classes}
@@ -114,13 +115,13 @@ def test_new_pairs_of_colour_and_shape_are_tested_but_never_trained():
     assert tested & set(data.new_classes)
     assert len(data.datasets["test"]) == FEW["test_size"]
     for count in (-1, 35):
-        with pytest.raises(ValueError, match=f"new is {count}: expected 0 or more, and each colour and shape left"):
+        with pytest.raises(ValueError, match=f"new is {count}: expected 0 or more, and few enough to leave each color"):
             Captions(new=count)
     with pytest.raises(ValueError, match="blau"):
         Captions(colors=("red", "blau"))
 
 
-def test_splits_share_no_picture_and_batches_are_paired_and_normalised(data):
+def test_splits_share_no_image_and_batches_are_paired_and_normalized(data):
     images = {
         split: {image.numpy().tobytes() for image in pairs.columns.image} for split, pairs in data.datasets.items()
     }
@@ -137,7 +138,7 @@ def test_splits_share_no_picture_and_batches_are_paired_and_normalised(data):
     assert batch.attention_mask.shape == batch.input_ids.shape
 
 
-def test_the_card_brings_back_the_words(data):
+def test_the_metadata_restore_the_tokenizer(data):
     again = Tokenizer.from_str(data.metadata()["tokenizer"])
     texts = ["a red star", "red"]
     pairs = zip(encode_sentences(again, texts), encode_sentences(data.tokenizer, texts), strict=True)
@@ -155,33 +156,33 @@ def test_an_unknown_word_or_an_empty_sentence_is_an_error_that_names_it(data):
     check_words(data.tokenizer, "A RED star")
 
 
-def test_marks_stand_at_their_word_again():
+def test_punctuation_follows_its_word_without_a_space():
     tokenizer = word_tokenizer(["one, two!"])
     captions = Captions(**FEW)
     captions.tokenizer = tokenizer
     assert captions.sentences(encode_sentences(tokenizer, ["One, two!", "two"])[0]) == ["one, two!", "two"]
 
 
-# The user's own
+# The user's own images
 
 
-def write_list(folder, text: str | bytes, name: str = "list.csv", pictures: int = 8):
+def write_list(folder, text: str | bytes, name: str = "list.csv"):
     (folder / "pics").mkdir(exist_ok=True)
-    for i in range(pictures):
+    for i in range(8):
         draw_picture(i, (40 + i, 30)).save(folder / "pics" / f"{i}.png")
     file = folder / name
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     return file
 
 
-LINES = [f"pics/{i}.png,picture number {i}" for i in range(8)]
+LINES = [f"pics/{i}.png,image number {i}" for i in range(8)]
 
 
 def test_a_list_is_read_with_commas_tabs_quotes_a_heading_empty_lines_and_a_byte_order_mark(tmp_path):
     tsv = "\n".join(line.replace(",", "\t", 1) for line in LINES)
     commas = '\ufeffimage,caption\npics/0.png,"a dog, a cat"\n\n pics/1.png , two   words \n'
     tabs = write_list(tmp_path, tsv, "list.tsv")
-    assert read_pairs(tabs) == [(tmp_path / f"pics/{i}.png", f"picture number {i}") for i in range(8)]
+    assert read_pairs(tabs) == [(tmp_path / f"pics/{i}.png", f"image number {i}") for i in range(8)]
     found = read_pairs(write_list(tmp_path, commas))
     assert found == [(tmp_path / "pics/0.png", "a dog, a cat"), (tmp_path / "pics/1.png", "two words")]
 
@@ -192,15 +193,15 @@ def test_a_list_is_read_with_commas_tabs_quotes_a_heading_empty_lines_and_a_byte
         (
             "pics/0.png,a dog\npics/9.png,a cat",
             FileNotFoundError,
-            r"line 2 of .*list.csv: there is no picture .*9\.png",
+            r"line 2 of .*list.csv: .*9\.png does not exist: expected an image",
         ),
         ("pics/0.png,a dog\npics/1.png,  ", ValueError, r"line 2 of .*list.csv has no sentence for 1\.png"),
         ("pics/0.png\npics/1.png", ValueError, r"line 1 of .*list.csv has 1 column\(s\): expected 2"),
         ("pics/0.png,a dog, a cat", ValueError, "has 3 column.*double quotes"),
-        (b"pics/0.png,\xe9t\xe9", ValueError, "is no UTF-8: byte 0xe9 at offset 11"),
-        ("", ValueError, "list.csv holds no text"),
-        ("pics/0.png,one\npics/1.png,two\n", ValueError, r"names 2 picture\(s\): expected 3 or more"),
-        ("image,caption\n", ValueError, r"names 0 picture\(s\)"),
+        (b"pics/0.png,\xe9t\xe9", ValueError, "is not UTF-8: byte 0xe9 at offset 11"),
+        ("", ValueError, "list.csv contains no text"),
+        ("pics/0.png,one\npics/1.png,two\n", ValueError, r"names 2 image\(s\): expected 3 or more"),
+        ("image,caption\n", ValueError, r"names 0 image\(s\)"),
     ],
 )
 def test_a_bad_list_is_one_clear_error(tmp_path, text, error, message):
@@ -208,39 +209,39 @@ def test_a_bad_list_is_one_clear_error(tmp_path, text, error, message):
         CaptionList(str(write_list(tmp_path, text)))
 
 
-def test_a_list_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv is not there: expected a CSV or TSV file"):
+def test_a_missing_list_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv does not exist: expected a CSV or TSV file"):
         CaptionList(str(tmp_path / "nowhere.csv"))
 
 
-def test_a_file_that_is_no_picture_is_an_error_that_names_it(tmp_path):
+def test_a_file_that_is_not_an_image_is_an_error_that_names_it(tmp_path):
     file = write_list(tmp_path, "\n".join(LINES))
     for i in range(8):
-        (tmp_path / "pics" / f"{i}.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"\d\.png is no image that can be read"):
+        (tmp_path / "pics" / f"{i}.png").write_text("not an image")
+    with pytest.raises(ValueError, match=r"\d\.png cannot be read as an image"):
         record(CaptionList(str(file), num_workers=0))
 
 
-def test_own_pictures_become_batches_and_no_picture_is_in_two_splits(tmp_path):
+def test_own_images_become_batches_and_no_image_is_in_two_splits(tmp_path):
     lines = [line for i, line in enumerate(LINES) for line in (line, f"pics/{i}.png,the one after {i - 1}")]
     file = write_list(tmp_path, "\n".join(lines))
     data = CaptionList(str(file), image_size=24, batch_size=4, eval_batch_size=3, num_workers=0, seed=1)
-    places = {split: {data.pairs[i][0] for i in rows} for split, rows in data.rows.items()}
-    assert sum(map(len, places.values())) == 8
+    images = {split: {data.pairs[i][0] for i in rows} for split, rows in data.rows.items()}
+    assert sum(map(len, images.values())) == 8
     assert sum(map(len, data.rows.values())) == 16
-    assert len(set.union(*places.values())) == 8
+    assert len(set.union(*images.values())) == 8
     seen = record(data).seen
     assert {batch.image.shape for batch in seen["train"]} == {(4, 3, 24, 24)}
-    said = [text for batch in seen["val"] for text in data.sentences(batch.input_ids)]
-    assert len(said) == 2
+    texts = [text for batch in seen["val"] for text in data.sentences(batch.input_ids)]
+    assert len(texts) == 2
     labels = torch.cat([batch.label for batch in seen["val"]])
-    assert labels[0] == labels[1]  # two sentences of one picture
+    assert labels[0] == labels[1]  # two sentences of one image
     again = CaptionList(str(file), image_size=24)
     assert again.rows == data.rows
     assert again.tokenizer.to_str() == data.tokenizer.to_str()
 
 
-def test_augmentation_of_own_pictures_depends_on_epoch_and_seed_only(tmp_path):
+def test_augmentation_of_own_images_is_a_function_of_epoch_and_seed(tmp_path):
     file = write_list(tmp_path, "\n".join(LINES))
 
     def images(seed: int, epoch: int) -> torch.Tensor:
@@ -254,14 +255,14 @@ def test_augmentation_of_own_pictures_depends_on_epoch_and_seed_only(tmp_path):
     assert not torch.equal(images(0, 1), images(1, 1))
 
 
-def test_words_of_training_only_have_tokens_of_their_own(tmp_path):
+def test_only_words_of_training_have_their_own_tokens(tmp_path):
     data = CaptionList(str(write_list(tmp_path, "\n".join(LINES))), num_workers=0)
     data.setup("fit")
     unknown = data.tokenizer.token_to_id("[UNK]")
     assert not (data.datasets["train"].input_ids == unknown).any()
-    assert (data.datasets["test"].input_ids == unknown).any()  # the number of the picture
+    assert (data.datasets["test"].input_ids == unknown).any()  # the number of the image
 
 
-def test_pairs_are_equal_that_share_a_picture_or_a_sentence():
+def test_pairs_that_share_an_image_or_a_sentence_are_equal():
     assert equal_pairs([("a", "x"), ("b", "y"), ("a", "z"), ("c", "X"), ("d", "z")]) == [0, 1, 0, 0, 0]
     assert len(set(equal_pairs([(str(i), f"text {i}") for i in range(5)]))) == 5

@@ -1,4 +1,4 @@
-"""Datamodules keep their contract; missing, damaged and odd files end in a picture or in one clear error."""
+"""Datamodules of images keep their contract; unusual files are read, missing and damaged ones are one clear error."""
 
 import gzip
 import multiprocessing
@@ -17,7 +17,7 @@ import torchvision
 from PIL import Image
 
 from datamodules import files
-from datamodules.augment.images import Augmentation
+from datamodules.augment.images import ImageAugmentation
 from datamodules.image import ImageData
 from datamodules.images.cifar10 import CIFAR10
 from datamodules.images.digits import Digits
@@ -44,14 +44,14 @@ def sizes(data: ImageData) -> tuple[int, ...]:
     return tuple(len(data.datasets[split]) for split in ("train", "val", "test"))
 
 
-class Invert(Augmentation):
+class Invert(ImageAugmentation):
     def image(self, x, generator):
         return 1 - x
 
 
 @pytest.mark.parametrize("kind", SIZES, ids=lambda kind: kind.__name__)
 class TestContract:
-    def test_knows_its_sizes_shape_classes_and_statistics(self, kind, fake_data):
+    def test_it_knows_its_sizes_shape_classes_and_statistics(self, kind, fake_data):
         data = prepared(kind, fake_data)
         assert sizes(data) == SIZES[kind]
         assert data.num_classes == len(data.classes) == len(set(data.classes)) == 10
@@ -60,13 +60,13 @@ class TestContract:
         assert (image.shape, image.dtype, label.dtype) == (data.image_shape, torch.uint8, torch.int64)
         assert {int(label) for split in data.datasets.values() for label in split.labels} == set(range(10))
 
-    def test_validation_comes_out_of_train_and_is_the_same_for_every_seed(self, kind, fake_data):
+    def test_validation_is_a_part_of_train_and_the_same_for_every_seed(self, kind, fake_data):
         data, other, undivided = (prepared(kind, fake_data, **o) for o in ({}, {"seed": 7}, {"val_size": 0}))
         assert torch.equal(data.datasets["val"].images, other.datasets["val"].images)
         parts = torch.cat([data.datasets["train"].images, data.datasets["val"].images]).flatten(1)
-        whole = undivided.datasets["train"].images.flatten(1)
-        assert torch.equal(parts.unique(dim=0), whole.unique(dim=0))
-        assert len(parts) == len(whole)
+        everything = undivided.datasets["train"].images.flatten(1)
+        assert torch.equal(parts.unique(dim=0), everything.unique(dim=0))
+        assert len(parts) == len(everything)
         assert torch.equal(data.datasets["test"].images, undivided.datasets["test"].images)
         assert data.val_dataloader().keys() == {"val"}
         assert undivided.val_dataloader() == {}
@@ -77,13 +77,13 @@ class TestContract:
         with pytest.raises(ValueError, match=f"val_size is {val_size}: expected 0 to"):
             prepared(kind, fake_data, val_size=val_size)
 
-    def test_denormalise_inverts_normalise(self, kind, fake_data):
+    def test_denormalize_inverts_normalize(self, kind, fake_data):
         data = kind()
         x = torch.rand(3, *data.image_shape)
         torch.testing.assert_close(data.denormalize(data.normalize(x)), x)
         assert data.denormalize(torch.full(data.image_shape, 99.0)).max() == 1
 
-    def test_batches_are_normalised_and_only_training_is_augmented(self, kind, fake_data):
+    def test_batches_are_normalized_and_only_training_is_augmented(self, kind, fake_data):
         data = prepared(kind, fake_data, augment=[Invert()], watch_test=True, batch_size=8, eval_batch_size=15)
         seen = record(data, limit_train_batches=3, num_sanity_val_steps=0).seen
         assert [len(seen[split]) for split in ("train", "val", "test")] == [3, 2, -(-SIZES[kind][2] // 15)]
@@ -96,13 +96,13 @@ class TestContract:
                     same = (pixels == image.round().to(torch.uint8).flatten()).all(1)
                     assert (data.datasets[split].labels[same] == label).any()
 
-    def test_watching_the_test_set_adds_it_to_validation(self, kind, fake_data):
+    def test_watch_test_adds_the_test_set_to_validation(self, kind, fake_data):
         loaders = prepared(kind, fake_data, watch_test=True).val_dataloader()
         assert list(loaders) == ["val", "test"]
         assert len(loaders["test"].dataset) == SIZES[kind][2]
 
 
-def test_the_statistics_normalise_as_they_should():
+def test_normalized_training_images_have_mean_0_and_standard_deviation_1():
     data = Digits(val_size=0)
     data.setup("fit")
     x = data.normalize(data.datasets["train"].images / 255)
@@ -141,7 +141,7 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setattr(torchvision.datasets.utils, "_urlretrieve", refuse)
     monkeypatch.setattr(torchvision.datasets.utils.urllib.request, "urlopen", refuse)
     monkeypatch.setattr(files.shutil, "which", lambda name: None)
-    monkeypatch.setattr(files, "SYSTEM", tmp_path / "system")
+    monkeypatch.setattr(files, "SYSTEM_FOLDER", tmp_path / "system")
 
 
 def everything_below(folder: Path) -> dict[str, bytes]:
@@ -150,22 +150,22 @@ def everything_below(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", DOWNLOADED, ids=lambda kind: kind.__name__)
 class TestFiles:
-    def test_missing_ones_are_one_error_with_file_folder_ways_and_remedies(self, kind, tmp_path, offline):
+    def test_missing_ones_are_one_error_with_file_folder_sources_and_remedies(self, kind, tmp_path, offline):
         folder = tmp_path / "empty"
         with pytest.raises(FileNotFoundError) as caught:
             kind(data_dir=str(folder)).prepare_data()
         message = str(caught.value)
-        ways = ["torchvision's download"]
+        sources = ["torchvision's download"]
         if kind is FashionMNIST:
-            ways += [str(tmp_path / "system"), "Debian's package (no apt-get here)"]
-        for part in (kind.name, next(iter(kind.checksums)), str(folder), "ZOO_DATA", "network", "by hand", *ways):
+            sources += [str(tmp_path / "system"), "Debian's package (no apt-get here)"]
+        for part in (kind.name, next(iter(kind.checksums)), str(folder), "ZOO_DATA", "network", "by hand", *sources):
             assert part in message
         assert "\n" not in message
         assert everything_below(tmp_path) == {}
         assert list(folder.rglob("*")) == []
 
     @pytest.mark.parametrize("damage", [lambda raw: raw[:-1], lambda raw: b"", lambda raw: raw[:-1] + b"?"])
-    def test_a_damaged_one_is_named_and_left_alone(self, kind, fake_data, offline, damage):
+    def test_a_damaged_one_is_named_and_stays_as_it_is(self, kind, fake_data, offline, damage):
         victim = fake_data / list(kind.checksums)[1]
         victim.write_bytes(damage(victim.read_bytes()))
         before = everything_below(fake_data)
@@ -174,13 +174,13 @@ class TestFiles:
         assert str(victim) in str(caught.value)
         assert everything_below(fake_data) == before
 
-    def test_what_is_there_is_not_fetched(self, kind, fake_data, offline):
+    def test_existing_ones_are_not_fetched(self, kind, fake_data, offline):
         before = everything_below(fake_data)
         prepared(kind, fake_data)
         assert everything_below(fake_data) == before
 
     @pytest.mark.parametrize("error", [OSError("line cut"), KeyboardInterrupt(), RuntimeError("cut\nagain")], ids=repr)
-    def test_an_interrupted_way_leaves_nothing_behind(self, kind, tmp_path, error):
+    def test_an_interrupted_source_leaves_no_files(self, kind, tmp_path, error):
         folder = tmp_path / "data"
 
         def halfway(target: Path) -> None:
@@ -188,11 +188,11 @@ class TestFiles:
             raise error
 
         with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else FileNotFoundError) as caught:
-            files.ensure_files(kind.name, folder, kind.checksums, {"half a way": halfway})
+            files.ensure_files(kind.name, folder, kind.checksums, {"half a source": halfway})
         assert list(folder.iterdir()) == []
         assert "\n" not in str(caught.value)
 
-    def test_a_way_that_works_puts_the_files_in_place_after_others_failed(self, kind, fake_data, tmp_path):
+    def test_a_source_that_works_after_others_failed_puts_the_files_in_place(self, kind, fake_data, tmp_path):
         folder = tmp_path / "new"
         wrong = dict.fromkeys(kind.checksums, b"wrong")
 
@@ -202,13 +202,13 @@ class TestFiles:
                 (target / name).write_bytes(content)
 
         right = {name: (fake_data / name).read_bytes() for name in kind.checksums}
-        ways = {
+        sources = {
             "nothing": lambda target: None,
             "wrong": lambda target: write(target, wrong),
             "right": lambda target: write(target, right | {"rubbish": b""}),
-            "never": lambda target: pytest.fail("a way too many"),
+            "never": lambda target: pytest.fail("a source too many"),
         }
-        files.ensure_files(kind.name, folder, kind.checksums, ways)
+        files.ensure_files(kind.name, folder, kind.checksums, sources)
         assert everything_below(folder) == right
         assert sizes(prepared(kind, folder)) == SIZES[kind]
 
@@ -223,7 +223,7 @@ def test_fashion_mnist_is_found_in_the_system_folder(fake_data, tmp_path, offlin
     assert sizes(prepared(FashionMNIST, fake_data)) == SIZES[FashionMNIST]
 
 
-# Own pictures
+# The user's own images
 
 
 def folder_of(pictures: Path, **options) -> ImageFolder:
@@ -233,7 +233,7 @@ def folder_of(pictures: Path, **options) -> ImageFolder:
 
 
 def layout(pictures: Path, splits: tuple[str, ...]) -> Path:
-    """The same pictures under train/ and so on."""
+    """The same images under train/ and so on."""
     for split in splits:
         shutil.copytree(pictures, pictures.parent / "split" / split)
     return pictures.parent / "split"
@@ -243,7 +243,7 @@ def names(data: ImageFolder, split: str) -> list[str]:
     return [str(path) for path in data.datasets[split].paths]
 
 
-def test_pictures_in_class_folders_are_split_class_by_class_and_always_alike(pictures):
+def test_images_in_class_folders_are_split_class_by_class_and_always_in_the_same_way(pictures):
     data, again = folder_of(pictures), folder_of(pictures, seed=5)
     assert data.classes == ("bird", "cat")
     count = {split: Counter(data.datasets[split].labels) for split in data.datasets}
@@ -264,7 +264,7 @@ def test_pictures_in_class_folders_are_split_class_by_class_and_always_alike(pic
         (("train",), (14, 3, 3)),
     ],
 )
-def test_pictures_divided_by_hand_stay_so(pictures, splits, expected):
+def test_images_divided_by_hand_stay_so(pictures, splits, expected):
     data = folder_of(layout(pictures, splits))
     assert sizes(data) == expected
     assert all(f"split/{splits[0]}/" in name for name in names(data, "train"))
@@ -273,24 +273,24 @@ def test_pictures_divided_by_hand_stay_so(pictures, splits, expected):
 
 def only_one_class(folder: Path) -> str:
     shutil.rmtree(folder / "cat")
-    return rf"{folder} holds 1 class folder\(s\) \['bird'\]: expected two or more"
+    return rf"{folder} contains 1 class folder\(s\) \['bird'\]: expected two or more"
 
 
 def no_folder(folder: Path) -> str:
     shutil.rmtree(folder)
-    return f"{folder} is not there: expected a folder"
+    return f"{folder} does not exist: expected a folder"
 
 
-def a_class_without_pictures(folder: Path) -> str:
+def a_class_without_images(folder: Path) -> str:
     (folder / "dog").mkdir()
-    (folder / "dog" / "notes.txt").write_text("no picture")
-    return f"{folder / 'dog'} holds no picture"
+    (folder / "dog" / "notes.txt").write_text("not an image")
+    return f"{folder / 'dog'} contains no image"
 
 
 def too_few_to_divide(folder: Path) -> str:
     (folder / "dog").mkdir()
     draw_picture(0).save(folder / "dog" / "a.png")
-    return r"class 'dog' has 1 picture\(s\): expected 3 or more"
+    return r"class 'dog' has 1 image\(s\): expected 3 or more"
 
 
 def splits_with_different_classes(folder: Path) -> str:
@@ -303,10 +303,10 @@ def splits_with_different_classes(folder: Path) -> str:
 
 @pytest.mark.parametrize(
     "spoil",
-    [only_one_class, no_folder, a_class_without_pictures, too_few_to_divide, splits_with_different_classes],
+    [only_one_class, no_folder, a_class_without_images, too_few_to_divide, splits_with_different_classes],
     ids=lambda spoil: spoil.__name__,
 )
-def test_a_folder_that_will_not_do_is_one_clear_error(pictures, spoil):
+def test_an_unusable_folder_is_one_clear_error(pictures, spoil):
     message = spoil(pictures)
     with pytest.raises(FileNotFoundError if spoil is no_folder else ValueError, match=message) as caught:
         folder_of(pictures)
@@ -315,26 +315,26 @@ def test_a_folder_that_will_not_do_is_one_clear_error(pictures, spoil):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("keep", [0, 40, 0.5], ids=["empty", "header", "half"])
-def test_a_file_that_is_no_picture_is_named_in_one_line_by_any_process(pictures, num_workers, keep):
+def test_a_file_that_is_not_an_image_is_named_in_one_line_by_any_process(pictures, num_workers, keep):
     victim = pictures / "bird" / "00.jpg"
     raw = victim.read_bytes()
     victim.write_bytes(raw[: int(keep * len(raw)) if isinstance(keep, float) else keep])
     data = folder_of(pictures, num_workers=num_workers)
-    with pytest.raises(ValueError, match=f"^{victim} is no image that can be read") as caught:
+    with pytest.raises(ValueError, match=f"^{victim} cannot be read as an image") as caught:
         [list(data._loader(split)) for split in data.datasets]
     assert "\n" not in str(caught.value)
     assert multiprocessing.active_children() == []
 
 
-def test_a_picture_that_is_not_there_is_named(tmp_path):
+def test_a_missing_image_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path / 'none.png'} does not exist"):
         read_image(tmp_path / "none.png")
 
 
-COLOUR = (200, 100, 50)
+COLOR = (200, 100, 50)
 
 
-def grey_levels(maximum: int, dtype: type) -> Image.Image:
+def gray_levels(maximum: int, dtype: type) -> Image.Image:
     return Image.fromarray(np.linspace(0, maximum, 40).astype(dtype)[None].repeat(30, 0))
 
 
@@ -345,28 +345,28 @@ def with_transparent_half(image: Image.Image) -> Image.Image:
 
 def palette_with_transparent_half() -> Image.Image:
     image = Image.new("P", (40, 30), 0)
-    image.putpalette([*COLOUR, 0, 0, 0])
+    image.putpalette([*COLOR, 0, 0, 0])
     image.paste(1, (20, 0, 40, 30))
     image.info["transparency"] = 1
     return image
 
 
 @pytest.mark.parametrize(
-    ("picture", "left", "right"),
+    ("make", "left", "right"),
     [
-        (lambda: Image.new("RGB", (40, 30), COLOUR), COLOUR, COLOUR),
-        (lambda: Image.new("RGB", (40, 30), COLOUR).convert("P"), COLOUR, COLOUR),
-        (lambda: with_transparent_half(Image.new("RGBA", (40, 30), COLOUR)), COLOUR, (255,) * 3),
+        (lambda: Image.new("RGB", (40, 30), COLOR), COLOR, COLOR),
+        (lambda: Image.new("RGB", (40, 30), COLOR).convert("P"), COLOR, COLOR),
+        (lambda: with_transparent_half(Image.new("RGBA", (40, 30), COLOR)), COLOR, (255,) * 3),
         (lambda: Image.new("LA", (40, 30), (90, 0)), (255,) * 3, (255,) * 3),
-        (palette_with_transparent_half, COLOUR, (255,) * 3),
-        (lambda: grey_levels(255, np.uint8), (0,) * 3, (255,) * 3),
-        (lambda: grey_levels(65535, np.uint16), (0,) * 3, (255,) * 3),
+        (palette_with_transparent_half, COLOR, (255,) * 3),
+        (lambda: gray_levels(255, np.uint8), (0,) * 3, (255,) * 3),
+        (lambda: gray_levels(65535, np.uint16), (0,) * 3, (255,) * 3),
         (lambda: Image.new("1", (40, 30), 1), (255,) * 3, (255,) * 3),
     ],
-    ids=["colour", "palette", "transparent", "grey transparent", "palette transparent", "grey", "16 bits", "1 bit"],
+    ids=["color", "palette", "transparent", "gray transparent", "palette transparent", "gray", "16 bits", "1 bit"],
 )
-def test_any_kind_of_picture_is_read_as_it_looks(tmp_path, picture, left, right):
-    picture().save(tmp_path / "a.png")
+def test_any_kind_of_image_is_read_as_a_viewer_shows_it(tmp_path, make, left, right):
+    make().save(tmp_path / "a.png")
     pixels = np.asarray(read_image(tmp_path / "a.png"))
     assert (pixels.shape, pixels.dtype) == ((30, 40, 3), np.uint8)
     np.testing.assert_allclose(pixels[:, 0], np.broadcast_to(left, (30, 3)), atol=26)  # web palette: steps of 51
@@ -376,20 +376,20 @@ def test_any_kind_of_picture_is_read_as_it_looks(tmp_path, picture, left, right)
 
 def test_16_bits_keep_their_levels(tmp_path):
     for maximum, dtype in ((255, np.uint8), (65535, np.uint16)):
-        grey_levels(maximum, dtype).save(tmp_path / f"{maximum}.png")
+        gray_levels(maximum, dtype).save(tmp_path / f"{maximum}.png")
     eight, sixteen = (np.asarray(read_image(tmp_path / f"{maximum}.png"), dtype=int) for maximum in (255, 65535))
     assert abs(eight - sixteen).max() <= 1
 
 
-def test_a_picture_turned_by_its_camera_stands_upright(tmp_path):
+def test_an_image_rotated_by_its_camera_is_read_upright(tmp_path):
     upright, exif = draw_picture(3), Image.Exif()
-    exif[0x0112] = 6  # to be shown a quarter turn clockwise
+    exif[0x0112] = 6  # "rotate by 90 degrees clockwise"
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "a.png")), np.asarray(upright))
 
 
 def epochs_of(data: ImageFolder, count: int = 1) -> list[torch.Tensor]:
-    """The training pictures of each epoch in the order of their labels and files, as augmented."""
+    """The augmented training images of each epoch in the order of their labels and files."""
     loader, found = data.train_dataloader(), []
     for epoch in range(count):
         loader.set_epoch(epoch)
@@ -399,7 +399,7 @@ def epochs_of(data: ImageFolder, count: int = 1) -> list[torch.Tensor]:
 
 
 @pytest.fixture
-def equal_pictures(tmp_path):
+def equal_images(tmp_path):
     for name in ("bird", "cat"):
         (tmp_path / "equal" / name).mkdir(parents=True)
         for i in range(8):
@@ -407,19 +407,19 @@ def equal_pictures(tmp_path):
     return tmp_path / "equal"
 
 
-def test_each_sample_and_epoch_has_an_augmentation_of_its_own_whatever_the_workers(equal_pictures):
+def test_each_sample_and_epoch_has_its_own_augmentation_whatever_the_number_of_workers(equal_images):
     before = fingerprint_of_global_randomness()
-    alone = torch.cat(epochs_of(folder_of(equal_pictures), 2))
-    shared = torch.cat(epochs_of(folder_of(equal_pictures, num_workers=2), 2))
+    alone = torch.cat(epochs_of(folder_of(equal_images), 2))
+    shared = torch.cat(epochs_of(folder_of(equal_images, num_workers=2), 2))
     assert len(alone) == 24
     assert len(alone.flatten(1).unique(dim=0)) == 24
     assert torch.equal(alone, shared)
-    assert not torch.equal(alone, torch.cat(epochs_of(folder_of(equal_pictures, seed=1), 2)))
+    assert not torch.equal(alone, torch.cat(epochs_of(folder_of(equal_images, seed=1), 2)))
     assert fingerprint_of_global_randomness() == before
 
 
-def test_evaluation_pictures_are_only_resized(equal_pictures):
-    data = folder_of(equal_pictures)
+def test_evaluation_images_are_only_resized(equal_images):
+    data = folder_of(equal_images)
     images = torch.cat([batch.image for split in ("val", "test") for batch in data._loader(split)])
     assert len(images) == 4
     assert len(images.flatten(1).unique(dim=0)) == 1
@@ -427,7 +427,7 @@ def test_evaluation_pictures_are_only_resized(equal_pictures):
     assert abs(images[0].permute(1, 2, 0) / 255 - torch.from_numpy(small)).mean() < 0.06
 
 
-def test_own_pictures_train_validate_and_test_without_a_warning_of_albumentations(pictures):
+def test_own_images_train_validate_and_test_without_a_warning_of_albumentations(pictures):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         data = ImageFolder(str(pictures), image_size=16, batch_size=4, num_workers=0, watch_test=True)
@@ -435,13 +435,13 @@ def test_own_pictures_train_validate_and_test_without_a_warning_of_albumentation
         quiet_trainer().test(record(data, limit_train_batches=1), datamodule=data, verbose=False)
     assert [len(seen[split]) for split in ("train", "val", "test")] == [6, 2, 2]
     assert all(batch.image.shape[1:] == (3, 16, 16) and batch.image.dtype == torch.float32 for batch in seen["train"])
-    strange = [str(w.message) for w in caught if "albu" in w.filename or "albu" in str(w.message).lower()]
-    assert strange == []
+    warned = [str(w.message) for w in caught if "albu" in w.filename or "albu" in str(w.message).lower()]
+    assert warned == []
 
 
 @pytest.fixture
 def stand_ins(tmp_path, monkeypatch) -> Callable[[dict[str, str]], None]:
-    """Puts scripts in the place of commands: name -> script."""
+    """Replaces commands by scripts: name -> script."""
 
     def write(commands: dict[str, str]) -> None:
         (tmp_path / "bin").mkdir()
@@ -455,7 +455,7 @@ def stand_ins(tmp_path, monkeypatch) -> Callable[[dict[str, str]], None]:
 
 
 def test_debians_package_is_fetched_and_unpacked_into_a_relative_folder(stand_ins):
-    """Stand-ins for apt-get and dpkg, which are as strict about their paths as the real ones."""
+    """With replacements of apt-get and dpkg that are as strict about their paths as the real ones."""
     stand_ins(
         {
             "apt-get": '[ "$1 $2" = "download dataset-x" ] && echo packed > dataset-x_1_all.deb',
@@ -468,8 +468,8 @@ def test_debians_package_is_fetched_and_unpacked_into_a_relative_folder(stand_in
     assert Path("data/X/raw/file").read_text() == "abc"
 
 
-def test_of_a_command_that_fails_the_error_is_told_and_no_warning_before_it(stand_ins):
+def test_the_message_of_a_failed_command_is_its_error_and_not_a_warning_before_it(stand_ins):
     stand_ins({"apt-get": "echo 'W: not sandboxed' >&2; echo 'E: no network' >&2; exit 100", "dpkg": ""})
-    way = files.debian_package("dataset-x", Path("/usr/share/datasets/x"), "X/raw")
-    with pytest.raises(FileNotFoundError, match=r"nothing else worked: Debian's package \(E: no network\)\."):
-        files.ensure_files("X", Path("data"), {"X/raw/file": "0"}, {"Debian's package": way})
+    source = files.debian_package("dataset-x", Path("/usr/share/datasets/x"), "X/raw")
+    with pytest.raises(FileNotFoundError, match=r"no source worked: Debian's package \(E: no network\)\."):
+        files.ensure_files("X", Path("data"), {"X/raw/file": "0"}, {"Debian's package": source})

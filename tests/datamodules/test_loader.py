@@ -1,6 +1,7 @@
-"""The loader shares samples exactly, depends on nothing but its key, and resumes inside an epoch bit by bit."""
+"""The loader shares samples exactly, is a function of seed, epoch and rank, and resumes bit-equal inside an epoch."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def labels(batches) -> list[list[int]]:
 
 
 def ranks(n: int, batch_size: int, world_size: int, epoch: int = 0, **options) -> list[list[list[int]]]:
-    """What each rank is given in an epoch."""
+    """The labels of each batch of each rank in an epoch."""
     loaders = [loader(n, batch_size, rank=r, world_size=world_size, **options) for r in range(world_size)]
     for each in loaders:
         each.set_epoch(epoch)
@@ -42,7 +43,7 @@ def ranks(n: int, batch_size: int, world_size: int, epoch: int = 0, **options) -
 
 @some
 @given(samples_and_ranks, positive, epochs, seeds)
-def test_training_batches_are_disjoint_equal_in_number_and_size_and_cover_all_but_the_tail(shares, size, epoch, seed):
+def test_training_batches_are_disjoint_and_equally_many_and_large_and_cover_all_but_the_end(shares, size, epoch, seed):
     n, world = shares
     given = ranks(n, size, world, epoch, shuffle=True, seed=seed)
     assert len({len(batches) for batches in given}) == 1
@@ -56,7 +57,7 @@ def test_training_batches_are_disjoint_equal_in_number_and_size_and_cover_all_bu
 
 @some
 @given(samples_and_ranks, positive, epochs)
-def test_evaluation_gives_every_sample_once_in_equally_many_batches_none_empty(shares, size, epoch):
+def test_evaluation_yields_every_sample_once_in_equally_many_batches_none_of_them_empty(shares, size, epoch):
     n, world = shares
     given = ranks(n, size, world, epoch)
     assert sorted(i for batches in given for batch in batches for i in batch) == list(range(n))
@@ -85,7 +86,7 @@ def order_of(seed: int, epoch: int) -> list[list[int]]:
     return given
 
 
-def test_order_is_a_function_of_seed_and_epoch_alone_and_leaves_the_global_randomness_as_it_is():
+def test_the_order_is_a_function_of_seed_and_epoch_and_leaves_the_global_randomness_as_it_is():
     before = fingerprint_of_global_randomness()
     orders = [order_of(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert fingerprint_of_global_randomness() == before
@@ -97,7 +98,7 @@ def test_order_is_a_function_of_seed_and_epoch_alone_and_leaves_the_global_rando
 
 @some
 @given(st.integers(1, 60), st.integers(1, 9), epochs, st.data())
-def test_state_restored_at_any_position_continues_exactly(n, size, epoch, data):
+def test_a_state_restored_at_any_position_continues_exactly(n, size, epoch, data):
     source, copy = (loader(n, size, shuffle=True, seed=3) for _ in range(2))
     source.set_epoch(epoch)
     running, position = iter(source), data.draw(st.integers(0, len(source)))
@@ -107,17 +108,17 @@ def test_state_restored_at_any_position_continues_exactly(n, size, epoch, data):
     copy.set_epoch(epoch)
     assert source.state_dict() == copy.state_dict() == {"epoch": epoch, "position": position}
     assert labels(copy) == labels(running)
-    assert len(labels(copy)) == len(copy)  # only once: after that a whole epoch again
+    assert len(labels(copy)) == len(copy)  # only once: afterwards a complete epoch
 
 
-def test_partial_pass_is_forgotten_by_the_next_iteration():
+def test_a_new_iteration_starts_at_the_beginning():
     each = loader(20, 4, shuffle=True)
-    whole = labels(each)
+    epoch = labels(each)
     next(iter(each))
-    assert labels(each) == whole
+    assert labels(each) == epoch
 
 
-def test_another_epoch_forgets_the_position():
+def test_a_new_epoch_starts_at_the_beginning():
     each = loader(20, 4, shuffle=True)
     each.load_state_dict({"epoch": 2, "position": 3})
     each.set_epoch(3)
@@ -125,7 +126,7 @@ def test_another_epoch_forgets_the_position():
     assert len(labels(each)) == 5
 
 
-def test_generator_is_a_function_of_seed_epoch_rank_and_position():
+def test_the_generator_is_a_function_of_seed_epoch_rank_and_position():
     def draws(seed: int, epoch: int, rank: int) -> list[float]:
         each = loader(20, 4, shuffle=True, seed=seed, rank=rank, world_size=2)
         each.set_epoch(epoch)
@@ -138,13 +139,48 @@ def test_generator_is_a_function_of_seed_epoch_rank_and_position():
     assert len({value for values in drawn for value in values}) == 8 * 2
 
 
-def test_overfit_batches_of_lightning_keeps_to_the_same_batches():
+# With Lightning's Trainer
+
+
+def test_overfit_batches_of_lightning_repeats_the_same_batches():
     seen = record(Synthetic(batch_size=8), max_epochs=2, overfit_batches=2).seen["train"]
     assert [batch.label.tolist() for batch in seen[:2]] == [batch.label.tolist() for batch in seen[2:]]
     assert len(seen) == 4
 
 
-# Killed and resumed with Lightning's Trainer.
+class KeepLoaders(Callback):
+    """Keeps the loaders that the Trainer really uses."""
+
+    def on_train_epoch_end(self, trainer, module) -> None:
+        self.train, self.val = trainer.train_dataloader, trainer.val_dataloaders
+
+
+def test_lightning_keeps_the_loader_and_announces_each_epoch_through_its_batch_sampler(monkeypatch):
+    """`Loader` has no other way to learn the number of the epoch, on which the order depends."""
+    announced, kept = [], KeepLoaders()
+
+    class Sampler:
+        def __init__(self, owner: Loader) -> None:
+            self.owner = owner
+
+        def set_epoch(self, epoch: int) -> None:
+            announced.append((self.owner, epoch))
+            self.owner.set_epoch(epoch)
+
+    monkeypatch.setattr(Loader, "batch_sampler", property(lambda self: SimpleNamespace(sampler=Sampler(self))))
+    data = Synthetic(batch_size=8, seed=3)
+    seen = record(data, kept, max_epochs=3).seen["train"]
+    assert kept.train is data.train_loader
+    assert {type(each) for each in kept.val.values()} == {Loader}
+    epochs = [epoch for owner, epoch in announced if owner is data.train_loader]
+    assert list(dict.fromkeys(epochs)) == [0, 1, 2]
+    expected = Loader(data.datasets["train"], 8, shuffle=True, seed=3)
+    for epoch in range(3):
+        expected.set_epoch(epoch)
+        assert labels(seen[5 * epoch : 5 * epoch + 5]) == labels(expected)
+
+
+# Killed and resumed
 
 
 class Killed(Exception):
@@ -175,7 +211,7 @@ def fit(callbacks=(), ckpt_path=None, init=0, **options):
     return torch.cat([value.flatten().double() for value in model.net.state_dict().values()]), trainer
 
 
-LIMITS = {"whole epochs": {}, "limit_train_batches": {"limit_train_batches": 3}}
+LIMITS = {"complete epochs": {}, "limit_train_batches": {"limit_train_batches": 3}}
 
 
 @pytest.fixture(scope="module", params=LIMITS.values(), ids=LIMITS.keys())
@@ -210,13 +246,13 @@ def test_a_checkpoint_that_was_only_validated_does_not_shorten_a_later_fit(tmp_p
     assert len(record(data).seen["train"]) == 5
 
 
-def test_augmentation_and_start_matter_to_these_runs():
+def test_augmentation_and_initial_weights_matter_in_these_runs():
     assert not torch.equal(fit()[0], fit(init=1)[0])
     plain, augmented = (record(Synthetic(augment=augment)).seen["train"][0] for augment in ([], [Flip()]))
     assert not torch.equal(plain.image, augmented.image)
 
 
-def test_validation_between_and_before_training_batches_does_not_move_the_order():
+def test_validation_before_and_between_training_batches_does_not_change_the_order():
     often = record(Synthetic(batch_size=8), max_epochs=2, val_check_interval=2, num_sanity_val_steps=2)
     never = record(Synthetic(batch_size=8), max_epochs=2, limit_val_batches=0)
     assert len(often.seen["val"]) > 2

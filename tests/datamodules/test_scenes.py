@@ -1,4 +1,4 @@
-"""Drawn scenes: what is drawn is where the boxes and words say, and only (seed, index) decides."""
+"""Drawn scenes: shapes agree with their boxes and words, and a scene is a function of (seed, index)."""
 
 import numpy as np
 import pytest
@@ -16,12 +16,12 @@ def small(**options) -> Shapes:
     return Shapes(**({"size": 48, "train_size": 12, "val_size": 5, "test_size": 4, "batch_size": 4} | options))
 
 
-def nearest_colour(pixel: torch.Tensor) -> str:
-    """The name of the colour with the same hue: brightness is what light and shade change."""
+def nearest_color(pixel: torch.Tensor) -> str:
+    """The name of the color with the nearest hue, as light and shade only change the brightness."""
 
-    def hue(colour) -> np.ndarray:
-        centred = np.asarray(colour) - np.mean(colour)
-        return centred / np.linalg.norm(centred)
+    def hue(color) -> np.ndarray:
+        centered = np.asarray(color) - np.mean(color)
+        return centered / np.linalg.norm(centered)
 
     seen = hue(pixel.double().numpy())
     return max(COLORS, key=lambda name: hue(COLORS[name]) @ seen)
@@ -69,30 +69,30 @@ def test_the_pixels_that_a_shape_changes_reach_to_its_box_and_no_further(shape):
     assert np.abs(np.mean(off, 0)).max() < 0.25  # pixel (0, 0) covers 0..1
 
 
-def test_the_words_tell_size_colour_and_shape():
+def test_the_words_state_size_color_and_shape():
     for index in range(60):
         scene = draw_scene(index, size=96, max_objects=4, max_overlap=0.0)
-        for (size, colour, shape), (x0, y0, x1, y1), label in zip(scene.words, scene.boxes, scene.labels, strict=True):
+        for (size, color, shape), (x0, y0, x1, y1), label in zip(scene.words, scene.boxes, scene.labels, strict=True):
             assert SHAPES[label] == shape
-            middle = scene.image[:, int(y0 + y1) // 2 - 1 :, int(x0 + x1) // 2 - 1 :][:, :3, :3].float().mean((1, 2))
-            assert nearest_colour(middle / 255) == colour
+            center = scene.image[:, int(y0 + y1) // 2 - 1 :, int(x0 + x1) // 2 - 1 :][:, :3, :3].float().mean((1, 2))
+            assert nearest_color(center / 255) == color
             assert (max(x1 - x0, y1 - y0) > 2 * 96 * SIZES["small"][1]) == (size == "large")
 
 
-def test_only_the_kinds_that_were_asked_for_appear():
+def test_only_the_given_shapes_and_colors_occur():
     for index in range(20):
         scene = draw_scene(index, max_objects=4, shapes=("star", "circle"), colors=("blue",))
-        assert {colour for _, colour, _ in scene.words} == {"blue"}
+        assert {color for _, color, _ in scene.words} == {"blue"}
         assert [("star", "circle")[label] for label in scene.labels] == [shape for _, _, shape in scene.words]
 
 
-def test_there_may_be_no_object():
+def test_a_scene_may_be_empty():
     scene = draw_scene(0, max_objects=0, min_objects=0)
     assert scene.boxes.shape == (0, 4)
     assert scene.labels.shape == (0,)
 
 
-def test_distance_from_a_polygon_is_that_from_a_square():
+def test_the_distance_from_a_square_polygon_is_right():
     square = np.asarray([[1.0, 1], [-1, 1], [-1, -1], [1, -1]])
     x, y = np.meshgrid(np.linspace(-2.01, 2, 23), np.linspace(-2.02, 2, 19))
     beyond_x, beyond_y = np.abs(x) - 1, np.abs(y) - 1
@@ -101,7 +101,7 @@ def test_distance_from_a_polygon_is_that_from_a_square():
 
 
 class TestDatamodule:
-    def test_it_yields_boxes_of_its_own_scenes(self):
+    def test_it_yields_the_boxes_of_its_scenes(self):
         data = small(watch_test=True)
         seen = record(data).seen
         assert data.classes == SHAPES
@@ -114,7 +114,7 @@ class TestDatamodule:
         expected = torch.stack([scene.image for scene in scenes]) / 255
         torch.testing.assert_close(data.denormalize(batch.image), expected, atol=1e-6, rtol=0)
 
-    def test_splits_share_no_scene_and_do_not_hang_on_the_seed_of_a_run(self):
+    def test_splits_share_no_scene_and_do_not_depend_on_the_seed_of_a_run(self):
         sets = [small(seed=seed).make_datasets() for seed in (0, 1)]
         assert all(torch.equal(sets[0][name].images, sets[1][name].images) for name in ("train", "val", "test"))
         everything = torch.cat([sets[0][name].images.flatten(1) for name in ("train", "val", "test")])
@@ -125,10 +125,10 @@ class TestDatamodule:
         [
             ({"shapes": ("circle", "heart")}, "heart"),
             ({"colors": ()}, "colors"),
-            ({"size": 8}, "size 8"),
+            ({"size": 8}, "size is 8"),
             ({"min_objects": 5, "max_objects": 2}, "min_objects 5"),
         ],
     )
-    def test_what_cannot_be_drawn_is_an_error(self, options, message):
+    def test_arguments_out_of_range_are_errors(self, options, message):
         with pytest.raises(ValueError, match=message):
             small(**options)

@@ -1,19 +1,20 @@
-"""Masked tokens and pairs of segments: how many, which, from where; fixed in validation, new in each epoch."""
+"""Masked tokens and pairs of segments: their shares, labels and sources; fixed in validation, new in each epoch."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
-from datamodules.text.sentence_pairs import SPECIAL, Pairs, SentencePairs, mask_tokens, pair_up
+from datamodules.text.sentence_pairs import SPECIAL_TOKENS, Pairs, SentencePairs, mask_tokens, pair_up
 from helpers import record
 
 WORDS = ("the", "king", "and", "his", "fool", "shall", "not", "come", "to", "you", "my", "lord", "night", "is", "sir")
 
 
 def play(words: int = 3000) -> str:
-    """Lines of words drawn by lot."""
+    """Lines of random words."""
     draw = np.random.default_rng(0)
     return "\n".join(" ".join(draw.choice(WORDS, 7)) for _ in range(words // 7))
 
@@ -37,11 +38,11 @@ def data_of(path, **options) -> SentencePairs:
 
 
 def pairs_of(count: int = 5000, segment: int = 8, **options) -> Pairs:
-    """Pairs of a text whose tokens are their places: 4 is the first."""
+    """Pairs of a text whose tokens are their positions, counted from 4."""
     return Pairs(torch.arange(4, count + 4), [0, 1, 2, 3], count + 4, segment, **options)
 
 
-def whole(pairs: Pairs):
+def all_items(pairs: Pairs):
     return pairs.__getitems__(torch.arange(len(pairs)))
 
 
@@ -64,38 +65,38 @@ def parts(batch, row: int) -> tuple[list[int], list[int]]:
 def test_15_percent_are_chosen_of_which_80_are_masked_10_replaced_and_10_kept():
     tokens = torch.randint(4, 500, (2000, 128), generator=torch.Generator().manual_seed(0))
     special = torch.arange(500) < 4
-    shown, asked = mask_tokens(tokens, special, 3, torch.rand(3, 2000, 128, generator=torch.manual_seed(1)))
-    chosen = asked != -100
+    inputs, labels = mask_tokens(tokens, special, 3, torch.rand(3, 2000, 128, generator=torch.manual_seed(1)))
+    chosen = labels != -100
     assert chosen.float().mean().item() == pytest.approx(0.15, abs=0.003)  # four standard deviations
-    masked, kept = shown[chosen] == 3, shown[chosen] == tokens[chosen]
+    masked, kept = inputs[chosen] == 3, inputs[chosen] == tokens[chosen]
     assert masked.float().mean().item() == pytest.approx(0.8, abs=0.009)
     assert kept.float().mean().item() == pytest.approx(0.1 + 0.1 / 496, abs=0.007)
-    assert torch.equal(shown[~chosen], tokens[~chosen])
-    assert torch.equal(asked[chosen], tokens[chosen])
-    replaced = shown[chosen][~masked & ~kept]
+    assert torch.equal(inputs[~chosen], tokens[~chosen])
+    assert torch.equal(labels[chosen], tokens[chosen])
+    replaced = inputs[chosen][~masked & ~kept]
     assert replaced.min() >= 4
-    assert len(replaced.unique()) > 480  # anything ordinary may stand there
+    assert len(replaced.unique()) > 480  # any ordinary token
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 5), st.integers(3, 40), st.floats(0.01, 0.99))
-def test_special_tokens_are_neither_masked_nor_put_in_others_place(seed, rows, length, share):
+def test_special_tokens_are_neither_masked_nor_used_as_replacements(seed, rows, length, share):
     draw = torch.Generator().manual_seed(seed)
     special = torch.rand(30, generator=draw) < 0.5
     special[0], special[3] = False, True
     tokens = torch.randint(30, (rows, length), generator=draw)
-    shown, asked = mask_tokens(tokens, special, 3, torch.rand(3, rows, length, generator=draw), share)
-    chosen = asked != -100
+    inputs, labels = mask_tokens(tokens, special, 3, torch.rand(3, rows, length, generator=draw), share)
+    chosen = labels != -100
     assert not (chosen & special[tokens]).any()
-    assert torch.equal(shown[~chosen], tokens[~chosen])
-    assert not special[shown[chosen & (shown != 3)]].any()
-    assert torch.equal(chosen.any(1), (~special[tokens]).any(1))  # at least one wherever there is one
+    assert torch.equal(inputs[~chosen], tokens[~chosen])
+    assert not special[inputs[chosen & (inputs != 3)]].any()
+    assert torch.equal(chosen.any(1), (~special[tokens]).any(1))  # at least one in each row that has one
 
 
-def test_labels_stand_only_where_something_is_asked(text):
+def test_labels_are_ordinary_tokens_and_never_padding(text):
     data = data_of(text)
     batch = next(iter(data.train_dataloader()))
-    special = [data.tokenizer.token_to_id(token) for token in SPECIAL]
+    special = [data.tokenizer.token_to_id(token) for token in SPECIAL_TOKENS]
     chosen = batch.labels != -100
     assert chosen.any()
     assert not torch.isin(batch.labels[chosen], torch.tensor(special)).any()
@@ -106,7 +107,7 @@ def test_labels_stand_only_where_something_is_asked(text):
 
 
 @given(st.integers(4, 200), st.integers(0, 2**31))
-def test_half_of_the_pairs_change_their_second_segments_in_one_ring(count, seed):
+def test_half_of_the_pairs_exchange_their_second_segments_in_one_cycle(count, seed):
     together, source = pair_up(count, torch.Generator().manual_seed(seed))
     assert together.sum() == count - count // 2
     assert torch.equal(source == torch.arange(count), together.bool())
@@ -114,8 +115,8 @@ def test_half_of_the_pairs_change_their_second_segments_in_one_ring(count, seed)
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_a_second_segment_follows_the_first_exactly_where_the_label_says_so(train):
-    batch = whole(pairs_of(train=train))
+def test_a_second_segment_follows_the_first_exactly_where_the_label_is_1(train):
+    batch = all_items(pairs_of(train=train))
     for row, label in enumerate(batch.next_label.tolist()):
         first, second = parts(batch, row)
         assert all(np.diff(first) == 1)
@@ -124,8 +125,8 @@ def test_a_second_segment_follows_the_first_exactly_where_the_label_says_so(trai
     assert batch.next_label.float().mean().item() == pytest.approx(0.5, abs=0.01)
 
 
-def test_order_asks_whether_two_neighbours_are_swapped():
-    batch = whole(pairs_of(pairs="order"))
+def test_with_order_the_label_is_0_where_two_neighbors_are_swapped():
+    batch = all_items(pairs_of(pairs="order"))
     for row, label in enumerate(batch.next_label.tolist()):
         first, second = parts(batch, row)
         assert (second[0] == first[-1] + 1) if label else (first[0] == second[-1] + 1)
@@ -134,8 +135,8 @@ def test_order_asks_whether_two_neighbours_are_swapped():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(49, 400))
-def test_validation_holds_the_whole_text_once_in_segments_of_nearly_equal_length(count):
-    batch = whole(pairs_of(count, train=False))
+def test_validation_contains_the_complete_text_once_in_segments_of_nearly_equal_length(count):
+    batch = all_items(pairs_of(count, train=False))
     segments = [part for row in range(len(batch.labels)) for part in parts(batch, row)]
     assert sorted(token for segment in segments for token in segment) == list(range(4, count + 4))
     lengths = {len(segment) for segment in segments}
@@ -159,7 +160,7 @@ def test_short_epochs_have_more_rows_of_shorter_segments():
 # Determinism
 
 
-def test_masks_follow_from_seed_epoch_and_index_not_from_the_batch():
+def test_masks_are_a_function_of_seed_epoch_and_index_not_of_the_batch():
     one, other = pairs_of(seed=3), pairs_of(seed=3)
     torch.manual_seed(7)
     alone, among = one.__getitems__(torch.tensor([5])), other.__getitems__(torch.tensor([9, 5, 2]))
@@ -167,18 +168,18 @@ def test_masks_follow_from_seed_epoch_and_index_not_from_the_batch():
     for changed in (pairs_of(seed=4), other):
         changed.set_epoch(1 if changed is other else 0)
         again = changed.__getitems__(torch.tensor([5]))
-        assert not torch.equal(again.labels != -100, alone.labels != -100), "other places, not only other tokens"
+        assert not torch.equal(again.labels != -100, alone.labels != -100), "other positions, not only other tokens"
     other.set_epoch(0)
     assert torch.equal(other.__getitems__(torch.tensor([5])).labels, alone.labels)
 
 
 def test_validation_is_the_same_in_each_epoch_and_for_each_seed():
-    first, second = whole(pairs_of(train=False, seed=0)), pairs_of(train=False, seed=5)
+    first, second = all_items(pairs_of(train=False, seed=0)), pairs_of(train=False, seed=5)
     second.set_epoch(3)
-    assert all(torch.equal(a, b) for a, b in zip(first, whole(second), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first, all_items(second), strict=True))
 
 
-def test_training_sees_each_epoch_new_and_validation_the_same(text):
+def test_training_differs_in_each_epoch_and_validation_does_not(text):
     seen = record(data_of(text, seed=1), max_epochs=2).seen
     train, val = ([unmasked(batch) for batch in seen[split]] for split in ("train", "val"))
     half = len(train) // 2
@@ -187,9 +188,7 @@ def test_training_sees_each_epoch_new_and_validation_the_same(text):
     assert all(torch.equal(a, b) for a, b in zip(val[:half], val[half:], strict=True))
 
 
-def test_the_card_holds_the_tokeniser_whole(text):
-    from tokenizers import Tokenizer
-
+def test_the_metadata_restore_the_tokenizer(text):
     data = data_of(text)
     again = Tokenizer.from_str(data.metadata()["tokenizer"])
     assert again.encode("the king").ids == data.tokenizer.encode("the king").ids
@@ -198,11 +197,11 @@ def test_the_card_holds_the_tokeniser_whole(text):
 
 
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
-def test_special_tokens_written_in_the_text_are_no_special_tokens(tmp_path, kind):
+def test_special_tokens_written_in_the_text_are_encoded_as_ordinary_ones(tmp_path, kind):
     path = tmp_path / "odd.txt"
     path.write_text(play() + " [MASK] [PAD] " * 300, encoding="utf-8")
     data = data_of(path, tokenizer=kind)
-    special = torch.tensor([data.tokenizer.token_to_id(token) for token in SPECIAL])
+    special = torch.tensor([data.tokenizer.token_to_id(token) for token in SPECIAL_TOKENS])
     assert not any(torch.isin(ids, special).any() for ids in data.ids.values())
     row = data.datasets["val"].__getitems__(torch.tensor([0]))
     assert unmasked(row)[0, 0] == special[1]
@@ -214,14 +213,14 @@ def test_special_tokens_written_in_the_text_are_no_special_tokens(tmp_path, kind
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "holds no text"),
-        (b"  \n", "holds no text"),
-        ("kräftig".encode("latin-1") * 99, "is no UTF-8"),
+        (b"", "contains no text"),
+        (b"  \n", "contains no text"),
+        ("kräftig".encode("latin-1") * 99, "is not UTF-8"),
         (b"to be or not to be", r"has 6 tokens to train on .* expected more than the context of 35"),
         (b"to be or not to be" * 60, r"tokens to validate on: expected 97 or more, for 4 pairs of segments of 16"),
     ],
 )
-def test_a_text_that_will_not_do_is_told_in_one_line(tmp_path, content, message):
+def test_an_unusable_text_is_one_clear_error(tmp_path, content, message):
     path = tmp_path / "bad.txt"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message) as error:
@@ -246,7 +245,7 @@ def test_a_missing_text_is_an_error(tmp_path):
         {"short": 0},
     ],
 )
-def test_senseless_options_are_errors(text, options):
+def test_options_out_of_range_are_errors(text, options):
     name = next(iter(options))
     with pytest.raises(ValueError, match=f"{name} (is )?{options[name]!r}.*expected"):
         data_of(text, **options)

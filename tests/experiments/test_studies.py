@@ -1,4 +1,4 @@
-"""Every study writes its figure and its table, and some of the facts that they are about hold."""
+"""Every study writes its figure and its table, and some of the facts that they show hold."""
 
 import csv
 import importlib
@@ -17,40 +17,40 @@ from experiments.studies import (
     linear_collapse,
     moving_average,
     norm_batch_size,
+    optimizer_steps,
     publish,
     saddle_and_plateau,
     softmax_nll,
     variance_covariance,
 )
-from experiments.studies import optimizer_steps as optimiser_steps
 
 FOLDER = Path(experiments.studies.__file__).parent
 STUDIES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
-SHORT = {  # settings with which a long study ends in a second or two
+SHORT = {  # settings with which a long study takes a second or two
     "fifty_layers": {"seeds": 2},
     "flat_and_sharp_minima": {"seeds": 2, "limit": 20},
     "linear_collapse": {"steps": 20},
     "norm_batch_size": {"seeds": 2, "epochs": 1, "sizes": (16, 64)},
-    "optimiser_steps": {"steps": 20},
+    "optimizer_steps": {"steps": 20},
     "saddle_and_plateau": {"steps": 20},
 }
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_writes_one_picture_and_one_table(name, tmp_path, capsys):
+def test_a_study_writes_one_figure_and_one_table(name, tmp_path, capsys):
     importlib.import_module(f"experiments.studies.{name}").main(tmp_path / "new", **SHORT.get(name, {}))
     assert {path.name for path in (tmp_path / "new").iterdir()} == {f"{name}.png", f"{name}.csv"}
-    with Image.open(tmp_path / "new" / f"{name}.png") as picture:
-        picture.load()
-        assert min(picture.size) > 500
-        assert len(picture.convert("RGB").getcolors(1 << 24)) > 20  # something is drawn on it, in colour
+    with Image.open(tmp_path / "new" / f"{name}.png") as figure:
+        figure.load()
+        assert min(figure.size) > 500
+        assert len(figure.convert("RGB").getcolors(1 << 24)) > 20  # something is drawn on it, in color
     with open(tmp_path / "new" / f"{name}.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) > 1
     assert len(capsys.readouterr().out.splitlines()) == len(rows) + 1
 
 
-def test_each_study_says_what_it_is_and_how_it_is_run():
+def test_each_study_has_a_docstring_with_its_command():
     for name in STUDIES:
         doc = importlib.import_module(f"experiments.studies.{name}").__doc__
         assert f"python -m experiments.studies.{name} [FOLDER]" in doc, name
@@ -85,35 +85,35 @@ def test_fifty_layers_overflow_vanish_or_hold():
     assert 0.01 < last("Kaiming", nn.ReLU()) < 100
 
 
-def test_both_ways_give_the_variance_and_covariance_of_a_reference():
+def test_both_formulas_give_the_variance_and_covariance_of_a_reference():
     x, y = variance_covariance.points(3.0, 500)
     right = torch.cov(torch.stack([x, y]), correction=0)
-    for way in (variance_covariance.of_deviations, variance_covariance.of_products, variance_covariance.of_torch):
-        torch.testing.assert_close(way(x, x), right[0, 0], rtol=1e-12, atol=0)
-        torch.testing.assert_close(way(x, y), right[0, 1], rtol=1e-12, atol=0)
+    for formula in (variance_covariance.of_deviations, variance_covariance.of_products, variance_covariance.of_torch):
+        torch.testing.assert_close(formula(x, x), right[0, 0], rtol=1e-12, atol=0)
+        torch.testing.assert_close(formula(x, y), right[0, 1], rtol=1e-12, atol=0)
     far = variance_covariance.row(10_000.0, "variance")
     assert far["products, float32"] > 0.5 > 1e-4 > far["deviations, float32"]
 
 
-def test_a_moving_average_is_momentums_and_unbiased_keeps_a_constant():
+def test_a_moving_average_is_that_of_momentum_and_the_unbiased_one_keeps_a_constant():
     torch.testing.assert_close(
         moving_average.moving_average(torch.full((2, 9), 3.0), 0.9, True), torch.full((2, 9), 3.0)
     )
     weight = nn.Parameter(torch.zeros(1))
-    optimiser = optimiser_steps.Momentum([weight], lr=1.0, momentum=0.7)
+    optimizer = optimizer_steps.Momentum([weight], lr=1.0, momentum=0.7)
     gradients, before = torch.tensor([2.0, -1.0, 0.5]), 0.0
     averages = moving_average.moving_average(gradients, 0.7, False)
     for gradient, average in zip(gradients, averages, strict=True):
         weight.grad = gradient[None]
-        optimiser.step()
+        optimizer.step()
         assert before - weight.item() == pytest.approx(average.item(), abs=1e-6)
         before = weight.item()
 
 
-def test_step_tables_are_the_optimisers_own_steps():
-    start = torch.tensor(optimiser_steps.START)
-    for name, (make, _) in optimiser_steps.OPTIMIZERS.items():
-        rows = optimiser_steps.table(name, *optimiser_steps.descend(make, optimiser_steps.valley, start, 3))
+def test_the_tables_hold_the_steps_of_the_optimizers():
+    start = torch.tensor(optimizer_steps.START)
+    for name, (make, _) in optimizer_steps.OPTIMIZERS.items():
+        rows = optimizer_steps.table(name, *optimizer_steps.descend(make, optimizer_steps.valley, start, 3))
         assert [(row["step"], row["parameter"]) for row in rows] == [(s, p) for s in (1, 2, 3) for p in "xy"]
         for now, following in zip(rows, rows[2:], strict=False):
             assert now["after"] == following["before"]
@@ -121,16 +121,16 @@ def test_step_tables_are_the_optimisers_own_steps():
             slope = 1 if row["parameter"] == "x" else 30
             assert row["gradient"] == pytest.approx(slope * row["before"], rel=1e-5)
             assert row["before"] + row["update"] == pytest.approx(row["after"], abs=1e-6)
-    plain = optimiser_steps.descend(optimiser_steps.OPTIMIZERS["SGD"][0], optimiser_steps.valley, start, 2)[0]
+    plain = optimizer_steps.descend(optimizer_steps.OPTIMIZERS["SGD"][0], optimizer_steps.valley, start, 2)[0]
     torch.testing.assert_close(plain[2], start * torch.tensor([1 - 0.04, 1 - 0.04 * 30]) ** 2)
 
 
-def test_steps_needed_counts_from_where_the_loss_stays_low():
-    assert optimiser_steps.steps_needed(torch.tensor([1.0, 1e-4, 1.0, 1e-4, 1e-5])) == 3
-    assert optimiser_steps.steps_needed(torch.tensor([1.0, 1e-4, 1.0])) is None
+def test_steps_needed_is_the_step_after_which_the_loss_stays_low():
+    assert optimizer_steps.steps_needed(torch.tensor([1.0, 1e-4, 1.0, 1e-4, 1e-5])) == 3
+    assert optimizer_steps.steps_needed(torch.tensor([1.0, 1e-4, 1.0])) is None
 
 
-def test_saddle_and_plateau_are_flat_where_they_should_be_and_escapes_are_counted():
+def test_saddle_and_plateau_are_flat_where_they_should_be_and_the_first_steps_are_counted():
     for loss, place in ((saddle_and_plateau.saddle, [0.0, 0.0]), (saddle_and_plateau.plateau, [9.0, 9.0])):
         w = torch.tensor(place, requires_grad=True)
         assert torch.autograd.grad(loss(w), w)[0].norm().item() < 1e-6
@@ -139,19 +139,19 @@ def test_saddle_and_plateau_are_flat_where_they_should_be_and_escapes_are_counte
 
 
 def test_a_stack_of_linear_layers_is_one_matrix_of_the_narrowest_rank():
-    layers = linear_collapse.stack(1)
+    layers = linear_collapse.random_layers(1)
     matrix, x = linear_collapse.collapsed(layers), torch.randn(9, linear_collapse.SIZES[0], dtype=torch.float64)
     torch.testing.assert_close(layers(x), x @ matrix.T, rtol=0, atol=1e-12)
     assert torch.linalg.matrix_rank(matrix) == min(linear_collapse.SIZES)
 
 
-def test_log_sum_exp_is_torchs_loss_and_the_naive_way_overflows():
+def test_log_sum_exp_is_torchs_loss_and_the_direct_formula_overflows():
     logits = torch.tensor([3.0, -2.0, 0.5])
-    expected = softmax_nll.loss_and_gradient(softmax_nll.torchs, logits, 1)
-    for compute in (softmax_nll.naive, softmax_nll.log_sum_exp):
+    expected = softmax_nll.loss_and_gradient(softmax_nll.of_torch, logits, 1)
+    for compute in (softmax_nll.direct, softmax_nll.log_sum_exp):
         assert softmax_nll.loss_and_gradient(compute, logits, 1) == pytest.approx(expected)
     large = softmax_nll.row(100.0)
-    assert large["as written: loss"] == math.inf
+    assert large["direct: loss"] == math.inf
     assert large["log-sum-exp: loss"] == large["torch: loss"] == 100
 
 

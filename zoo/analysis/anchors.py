@@ -1,7 +1,7 @@
-"""Anchor boxes that suit a data set: k-means on box sizes.
+"""Anchor boxes for a data set: k-means on box sizes.
 
 Redmon and Farhadi 2017, "YOLO9000: Better, Faster, Stronger", section 2, "Dimension Clusters": k-means with the
-distance 1 - IoU of two boxes laid on the same corner, since Euclidean distance errs more on large boxes than on small.
+distance 1 - IoU of two boxes with a common corner, since Euclidean distance is dominated by large boxes.
 N boxes, K anchors; sizes are (width, height) in fractions of the image.
 """
 
@@ -20,20 +20,21 @@ def iou(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(sizes: np.ndarray, anchors: np.ndarray) -> float:
-    """Mean over the boxes (N, 2) of the IoU with the anchor (K, 2) that fits best."""
+    """Mean over the boxes (N, 2) of the IoU with the best of the anchors (K, 2)."""
     return float(iou(sizes, anchors).max(1).mean())
 
 
 def fit_anchors(sizes: np.ndarray, k: int, starts: int = 20, seed: int = 0) -> np.ndarray:
-    """The `k` anchors (k, 2) with the best mean IoU that were found, smallest area first.
+    """The `k` anchors (k, 2) with the best mean IoU of several starts, in the order of their area.
 
-    Each start climbs: boxes go to the anchor of largest IoU, and an anchor moves to the mean or the median of its
-    boxes only if their IoU grows. The first start is the answer of Euclidean k-means, so the result is never worse.
+    From each start a hill climb follows: boxes are assigned to the anchor of largest IoU, and an anchor moves to the
+    mean or the median of its boxes only if their IoU grows. The first start is the result of Euclidean k-means, so the
+    anchors are never worse than that.
 
     Args:
         sizes: (N, 2), all above 0.
-        k: how many.
-        starts: Euclidean k-means, and k-means++ with the distance 1 - IoU for the others.
+        k: number of anchors.
+        starts: number of starts: Euclidean k-means, then k-means++ with the distance 1 - IoU.
         seed: of the starts.
 
     Raises:
@@ -42,23 +43,23 @@ def fit_anchors(sizes: np.ndarray, k: int, starts: int = 20, seed: int = 0) -> n
     different = len(np.unique(sizes, axis=0))
     if not 1 <= k <= different:
         raise ValueError(f"k is {k}: expected 1 to {different}, the number of different box sizes")
-    draw = np.random.default_rng(seed)
-    euclidean = KMeans(k, n_init=10, random_state=seed).fit(sizes).cluster_centers_
-    found = [_climb(sizes, start) for start in (euclidean, *(_spread(sizes, k, draw) for _ in range(starts - 1)))]
-    best = max(found, key=lambda anchors: mean_iou(sizes, anchors))
+    rng = np.random.default_rng(seed)
+    first = KMeans(k, n_init=10, random_state=seed).fit(sizes).cluster_centers_
+    further = (_kmeans_plus_plus(sizes, k, rng) for _ in range(starts - 1))
+    best = max((_hill_climb(sizes, start) for start in (first, *further)), key=lambda found: mean_iou(sizes, found))
     return best[np.argsort(best.prod(1))]
 
 
-def _spread(sizes: np.ndarray, k: int, draw: np.random.Generator) -> np.ndarray:
-    """k-means++ (Arthur and Vassilvitskii 2007): each further anchor is a box drawn by its squared distance."""
-    anchors = sizes[draw.integers(len(sizes), size=1)]
+def _kmeans_plus_plus(sizes: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """Arthur and Vassilvitskii 2007: each anchor is a random box, drawn with its squared distance to those before."""
+    anchors = sizes[rng.integers(len(sizes), size=1)]
     while len(anchors) < k:
         weight = (1 - iou(sizes, anchors).max(1)) ** 2
-        anchors = np.concatenate([anchors, sizes[draw.choice(len(sizes), size=1, p=weight / weight.sum())]])
+        anchors = np.concatenate([anchors, sizes[rng.choice(len(sizes), size=1, p=weight / weight.sum())]])
     return anchors
 
 
-def _climb(sizes: np.ndarray, anchors: np.ndarray, steps: int = 300) -> np.ndarray:
+def _hill_climb(sizes: np.ndarray, anchors: np.ndarray, steps: int = 300) -> np.ndarray:
     anchors, best = anchors.copy(), -1.0
     for _ in range(steps):
         table = iou(sizes, anchors)
@@ -67,7 +68,7 @@ def _climb(sizes: np.ndarray, anchors: np.ndarray, steps: int = 300) -> np.ndarr
             break
         best = value
         for i in np.unique(nearest):
-            mine = sizes[nearest == i]
-            tried = np.stack([anchors[i], mine.mean(0), np.median(mine, 0)])
-            anchors[i] = tried[iou(mine, tried).mean(0).argmax()]
+            assigned = sizes[nearest == i]
+            candidates = np.stack([anchors[i], assigned.mean(0), np.median(assigned, 0)])
+            anchors[i] = candidates[iou(assigned, candidates).mean(0).argmax()]
     return anchors

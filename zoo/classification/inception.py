@@ -4,7 +4,7 @@ Szegedy et al. 2015, "Going Deeper with Convolutions", figure 3 and table 1. Dif
 every convolution (Ioffe and Szegedy 2015) instead of local response normalization.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +99,7 @@ class InceptionV1Net(nn.Module):
         in_channels: C.
         width: factor of all channels; 1 is the paper's.
         small_images: stem of one 3x3 convolution, for 32 px; else the paper's, which reduces 224 px to 28.
+        stem_pool: halve the maps of the small stem by max-pooling: a quarter of the work.
         auxiliary: build the two heads.
         factorized: see `Inception`.
         dropout: before the last linear layer; the heads have the paper's 0.7.
@@ -112,6 +113,7 @@ class InceptionV1Net(nn.Module):
         in_channels: int = 3,
         width: float = 1.0,
         small_images: bool = True,
+        stem_pool: bool = False,
         auxiliary: bool = True,
         factorized: bool = False,
         dropout: float = 0.4,
@@ -123,7 +125,7 @@ class InceptionV1Net(nn.Module):
 
         inputs = scaled(192)
         if small_images:
-            self.stem = conv_norm_act(in_channels, inputs)
+            self.stem = conv_norm_act(in_channels, inputs, pool=stem_pool)
         else:
             self.stem = nn.Sequential(
                 conv_norm_act(in_channels, scaled(64), 7, stride=2),
@@ -134,7 +136,7 @@ class InceptionV1Net(nn.Module):
             )
         self.stages, ends = nn.Sequential(), []
         for stage in STAGES:
-            layers = []
+            layers: list[nn.Module] = []
             for name in stage:
                 widths = Widths(*map(scaled, MODULES[name]))
                 layers += [nn.MaxPool2d(3, stride=2, padding=1)] * (name in POOLED)
@@ -153,7 +155,7 @@ class InceptionV1Net(nn.Module):
 
     @property
     def cam_target(self) -> nn.Module:
-        return self.stages[3]  # 16x16 of 32 px: the last stage halves that
+        return self.stages[3]  # 16x16 of 32 px, 8x8 with `stem_pool`: the last stage halves that
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         x = self.stem(x)
@@ -182,15 +184,16 @@ class InceptionV1(Classifier):
         in_channels: int = 3,
         width: float = 1.0,
         small_images: bool = True,
+        stem_pool: bool = False,
         auxiliary: bool = True,
         factorized: bool = False,
         dropout: float = 0.4,
         auxiliary_weight: float = 0.3,
-        **task_options,
+        **task_options: Any,
     ) -> None:
         net = InceptionV1Net(
-            num_classes, in_channels, width=width, small_images=small_images, auxiliary=auxiliary,
-            factorized=factorized, dropout=dropout,
+            num_classes, in_channels, width=width, small_images=small_images, stem_pool=stem_pool,
+            auxiliary=auxiliary, factorized=factorized, dropout=dropout,
         )  # fmt: skip
         super().__init__(net, num_classes, **task_options)
         self.auxiliary_weight = auxiliary_weight

@@ -5,6 +5,8 @@ only once strokes can be seen (receptive field 5), global average pooling instea
 spends on dense 3x3 convolutions behind the pooling goes here into inverted residual blocks.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from zoo.classification.base import Classifier
@@ -31,7 +33,8 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        for widened, filtered, narrowed in self.norms:
+        for norms in self.norms:
+            widened, filtered, narrowed = norms.children()
             h = widened(self.widen(x)).relu_()
             h = filtered(self.filter(h)).relu_()
             x = x + narrowed(self.narrow(h))
@@ -92,7 +95,7 @@ class Under8K(Classifier):
         expanded: int = 31,
         times: int = 2,
         depths: tuple[int, ...] = (4,),
-        **task_options,
+        **task_options: Any,
     ) -> None:
         net = Under8KNet(num_classes, in_channels, width=width, expanded=expanded, times=times, depths=depths)
         super().__init__(net, num_classes, **task_options)

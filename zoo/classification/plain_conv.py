@@ -5,6 +5,7 @@ B batch, C channels, H height, W width, K classes. 28 -> 14 -> 7 -> 4 -> 2 -> 1,
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -74,7 +75,7 @@ class PlainConv(Classifier):
         act: Callable[[], nn.Module] = nn.ReLU,
         norm: NormCallable | None = None,
         init: InitCallable = kaiming_normal_,
-        **task_options,
+        **task_options: Any,
     ) -> None:
         net = PlainConvNet(num_classes, in_channels, widths=widths, act=act, norm=norm, init=init)
         super().__init__(net, num_classes, **task_options)

@@ -3,6 +3,8 @@
 He, Zhang, Ren and Sun 2015, "Deep Residual Learning for Image Recognition".
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -76,12 +78,19 @@ class ResNet(nn.Module):
 
 
 class ResNet18(Classifier):
-    """ResNet-18 (table 1); 11 173 962 parameters with the small stem and ten classes.
+    """ResNet-18 (table 1); 11 173 962 parameters with the small stem and ten classes. See `ResNet` for the arguments.
 
     >>> sum(p.numel() for p in ResNet18(num_classes=10).parameters())
     11173962
     """
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3, small_images: bool = True, **task_options) -> None:
-        net = ResNet((2, 2, 2, 2), 64, num_classes=num_classes, in_channels=in_channels, small_images=small_images)
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        width: int = 64,
+        small_images: bool = True,
+        **task_options: Any,
+    ) -> None:
+        net = ResNet((2, 2, 2, 2), width, num_classes=num_classes, in_channels=in_channels, small_images=small_images)
         super().__init__(net, num_classes, **task_options)

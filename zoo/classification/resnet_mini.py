@@ -5,6 +5,8 @@ Nothing in it is new: residual blocks (He et al. 2015), average-pooled shortcuts
 among about ten variants by validation accuracy for its work, one seed each; wider nets with fewer epochs were alike.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -80,7 +82,7 @@ class ResNetMini(Classifier):
         widths: tuple[int, ...] = (16, 32, 64),
         strides: tuple[int, ...] = (1, 2, 2),
         stem_pool: bool = True,
-        **task_options,
+        **task_options: Any,
     ) -> None:
         net = ResNetMiniNet(num_classes, in_channels, widths=widths, strides=strides, stem_pool=stem_pool)
         super().__init__(net, num_classes, **task_options)

@@ -6,6 +6,7 @@ Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words: Transformers for Image 
 """
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,7 @@ class ViTNet(nn.Module):
     @property
     def cam_target(self) -> nn.Module:
         # After the last attention only the class token gets a gradient from the logits, and the map would be zero.
-        return self.blocks[-1].norm1
+        return self.blocks[-1].get_submodule("norm1")
 
     def cam_reshape(self, tokens: Tensor) -> Tensor:
         """Tokens (B, 1 + T, D) -> maps (B, D, H / P, W / P), without the class token."""
@@ -158,7 +159,7 @@ class ViT(Classifier):
         mlp_ratio: int = 4,
         dropout: float = 0.0,
         optimizer: OptimizerCallable = ADAMW,
-        **task_options,
+        **task_options: Any,
     ) -> None:
         net = ViTNet(
             num_classes, in_channels, image_size=image_size, patch_size=patch_size, dim=dim, num_layers=num_layers,

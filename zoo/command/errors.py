@@ -1,77 +1,86 @@
-"""What jsonargparse says of a wrong option, in one line: the option as one types it, the value, what was expected."""
+"""Turns an error of jsonargparse, which may be a page long, into one line: the option, its value, what is expected.
 
-import difflib
+jsonargparse reports a tree: the kinds that it tried, indented below them what was wrong with each, and so on. Of this
+page only the quoted names, the values and the most deeply indented lines are used.
+"""
+
 import importlib
 import inspect
 import re
+from itertools import pairwise
+from typing import Any
 
-from lightning.pytorch.cli import LightningArgumentParser
+from datamodules.messages import nearest_names
 
-# Lines in its errors that say in other words what `explain` says, or nothing that helps.
-NOISE = (
-    "Parser key",
-    "Does not validate",
-    "Subtypes:",
-    "Errors:",
-    "Given value",
-    "Problem with given class_path",
-    "Expected a",
-    "Not a valid subclass",
-    "Subclass types expect",
-    "a class path (str)",
-    "a dict with",
-)
-# Where in them the value stands that was given.
-GIVEN = (
-    r"(?m)Got value: (.+?)(?:\. Got value|$)",
-    r"Given value: Namespace\(class_path='([\w.]+)'",
-    r"Given value: NestedArg\(key='[\w.]+', val='?(.*?)'?\)",
-    r"Given value: (.+)",
-)
+MAX_LENGTH = 600  # characters
+FURTHER_HELP = "see `zoo fit RECIPE --help`, --model.help or --data.help"
+# How jsonargparse says which kind of value it expects, and what it says before the error of an argument's argument.
+KIND = re.compile(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|[\w.]*Literal\[(.+)\])")
+CALLABLE = re.compile(r"Type \S*Callable.* expects a function or a callable class: ")
 
 
-def cli_error_message(error: Exception, parser: LightningArgumentParser | None) -> str:
-    """One line for a jsonargparse error, which may be a page long; names what is near a misspelt word."""
-    return _unknown_option(str(error), parser) or _wrong_value(str(error))[:600]
+def cli_error_message(error: Exception, options: list[str], known: list[str]) -> str:
+    """One line for an error of jsonargparse; names what is near a misspelt word.
+
+    Args:
+        error: as raised by the parser.
+        options: as typed, such as ["--model.width", "many"].
+        known: the names of all options of the parser.
+    """
+    text = str(error)
+    return (_unknown_option(text, known) or _wrong_value(text, options))[:MAX_LENGTH]
 
 
-def _unknown_option(text: str, parser: LightningArgumentParser | None) -> str | None:
-    if found := re.search(r"Option '([\w.]+)' is not accepted", text):
-        before = re.findall(r"class_path '([\w.]+)'", text[: found.start()])
-        if owners := before + re.findall(r"class_path='([\w.]+)'", text):
-            return f"{owners[-1]} takes no {found[1]!r}{_nearest(found[1], _arguments(owners[-1]))}"
-    if found := re.search(r"[Uu]nrecognized arguments: --([\w.+-]+)|Option '([\w.]+)' is not accepted", text):
-        word = found[1] or found[2]
-        known = [action.dest for action in parser._actions] if parser else []
-        return f"there is no option --{word}{_nearest(word, known)}"
+def _unknown_option(text: str, known: list[str]) -> str | None:
+    found = re.search(r"Option '([\w.]+)' is not accepted.*", text)
+    owners = re.findall(r"class_path[ =]'([\w.]+)'", text[: found.end()]) if found else []
+    if found and owners:
+        return f"{owners[-1]} takes no {found[1]!r}; {nearest_names(found[1], _arguments(owners[-1]), FURTHER_HELP)}"
+    found = found or re.search(r"[Uu]nrecognized arguments: --([\w.+-]+)", text)
+    group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
+    option = found[1] if found else ".".join(group.groups()) if group else None
+    return f"there is no option --{option}; {nearest_names(option, known, FURTHER_HELP)}" if option else None
+
+
+def _wrong_value(text: str, options: list[str]) -> str:
+    keys = list(dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', text)))
+    option = ".".join(keys)
+    value = _typed_value(option, options)
+    if value is None and (found := re.search(r"(?m)(?:Got|Given) value: ([^(\n]+?)(?:\. Got value|$)", text)):
+        value = found[1]
+    start = f"--{option}{f' is {value}' if value else ''}: " if option else ""
+    part = f"{keys[0]}." if keys and keys[0] in ("model", "data") else ""
+    return f"{start}{_reason(text)}; see `zoo fit RECIPE --{part}help`"
+
+
+def _reason(text: str) -> str:
+    """What the most deeply indented lines say."""
+    text = CALLABLE.sub("", re.sub(r'(Parser key "[\w.]+":) (?=\S)', r"\1\n", text))
+    lines = [line for line in text.splitlines() if not line.lstrip(" -").startswith(("Parser key", "Given value"))]
+    depth = max(len(line) - len(line.lstrip()) for line in lines)
+    deepest = [line.strip(" -").partition(". Got value")[0] for line in lines if line.startswith(" " * depth)]
+    if "Expected a dot import path" in text:
+        return "expected the dotted path of a class"
+    if others := [line for line in dict.fromkeys(deepest) if line and not line.startswith("Expected a")]:
+        return "; ".join(others).rstrip(".")
+    kinds = dict.fromkeys(kind or choices for line in deepest for kind, choices in KIND.findall(line))
+    names = " or ".join(kind for kind in kinds if kind != "NoneType").replace(", ", " or ")
+    return f"expected {names}" if names else " ".join(text.split())
+
+
+def _typed_value(option: str, options: list[str]) -> str | None:
+    """The value that was typed for an option, as `--option value` or `--option=value`."""
+    for word, following in pairwise([*options, ""]):
+        name, equals, value = word.removeprefix("--").replace("init_args.", "").partition("=")
+        if word.startswith("--") and name.rstrip("+") == option:
+            return value if equals else following
     return None
 
 
-def _wrong_value(text: str) -> str:
-    # Of a callable's argument all is said in one line: a line for each part, as elsewhere.
-    text = re.sub(r"Type \S*Callable.* expects a function or a callable class: ", "", text)
-    text = re.sub(r'(Parser key "[\w.]+":) ', r"\1\n", text)
-    reasons = list(dict.fromkeys(line.strip(" -") for line in text.splitlines()))
-    reasons = [line.partition(". Got value")[0] for line in reasons if line and not line.startswith(NOISE)]
-    if "Expected a dot import path" in text:
-        reasons.append("expected the dotted path of a class")
-    if not reasons:
-        kinds = re.findall(r"Expected an? (?:<class '(?:[\w.]+\.)?(\w+)'>|[\w.]*Literal\[(.+)\])", text)
-        names = dict.fromkeys(kind or choices.replace(", ", " or ") for kind, choices in kinds if kind != "NoneType")
-        reasons = [f"expected {' or '.join(names)}" if names else " ".join(text.split())]
-    keys = dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', text))
-    given = next((found for form in GIVEN if (found := re.search(form, text))), None)
-    start = f"--{'.'.join(keys)}{f' is {given[1]}' if given else ''}: " if keys else ""
-    part = next((f"{key}." for key in keys if key in ("model", "data")), "")
-    return f"{start}{'; '.join(reasons).rstrip('.')}; see `zoo fit RECIPE --{part}help`"
-
-
-def _arguments(dotted: str) -> list[str]:
-    module, _, name = dotted.rpartition(".")
-    kind = getattr(importlib.import_module(module), name)
-    return [name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters if name != "self"]
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, sorted(set(known)), 3, cutoff=0.6)
-    return f"; nearest: {', '.join(near)}" if near else "; see `zoo fit RECIPE --help`, --model.help or --data.help"
+def _arguments(path: str) -> list[str]:
+    """The names of the arguments of a class, given by dotted path, and of its bases; or of a function."""
+    module, _, name = path.rpartition(".")
+    kind: Any = getattr(importlib.import_module(module), name)
+    bases: tuple[Any, ...] = inspect.getmro(kind) if inspect.isclass(kind) else ()
+    functions = [base.__init__ for base in bases] or [kind]
+    return [name for function in functions for name in inspect.signature(function).parameters if name != "self"]

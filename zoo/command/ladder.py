@@ -1,6 +1,6 @@
 """The ladder of a folder of recipes: how far each rung came, drawn from the ledger.
 
-A recipe stands on it if its `expect` has a `rung`; what is new there is its `label`.
+A recipe stands on the ladder if its `expect` has a `rung`; its `label` says what is new there.
 """
 
 import statistics
@@ -9,17 +9,17 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from callbacks.figures.style import BLUE, GREY, ORANGE, save_figure
+from callbacks.figures.style import BLUE, GREY, GRID, ORANGE, plain_axes, save_figure
 from zoo.command import ledger, recipes
 
-MAX_GAP = 20.0  # per cent; a mean that lies further below the best is written at the left edge
+MAX_GAP = 20.0  # in per cent; a mean that is further below the best is written at the left edge
 
 
 def rungs(folder: str) -> list[str]:
     """The recipes of a folder that have a rung and a result, from the bottom to the top."""
-    places = {name: recipes.expectation(name).rung for name in recipes.names() if name.startswith(f"{folder}/")}
-    placed = [name for name, place in places.items() if place is not None and ledger.latest(name)]
-    return sorted(placed, key=places.__getitem__)
+    rung = {name: recipes.expectation(name).rung for name in recipes.names() if name.startswith(f"{folder}/")}
+    placed = [(place, name) for name, place in rung.items() if place is not None and ledger.latest(name)]
+    return [name for _, name in sorted(placed)]
 
 
 def draw(folder: str) -> Figure:
@@ -31,6 +31,7 @@ def draw(folder: str) -> Figure:
     low, high = min(shown) - 1.5, max(shown) + 0.07 * (max(shown) - min(shown) + 1.5)
     figure = Figure((9, 1.1 + 0.34 * len(names)), facecolor="white", layout="constrained")
     axes = figure.subplots()
+    plain_axes(axes, grid=False)
     for height, name in enumerate(names):
         draw_rung(axes, height, results[name], recipes.expectation(name), low)
     labels = [f"{recipes.expectation(name).label}    {name.rpartition('/')[2]}" for name in names]
@@ -39,15 +40,15 @@ def draw(folder: str) -> Figure:
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel("test accuracy in %, at the last epoch")
     axes.set_title(f"{folder}: mean and seeds (dots), target (tick)", loc="right", size=11, weight="bold")
-    axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure
 
 
 def draw_rung(axes: Axes, height: int, values: list[float], expect: recipes.Expect, low: float) -> None:
-    """Results in per cent at `height`; `low` is the left edge."""
+    """Draws the results of a rung, in per cent, at a height; `low` is the left edge."""
     mean, target = statistics.mean(values), 100 * (expect.at_least or 0)
     axes.plot([low, max(mean, low)], [height, height], color=BLUE, linewidth=1.2, alpha=0.35)
     axes.plot(values, [height] * len(values), "o", color=BLUE, markersize=4, alpha=0.7)

@@ -1,6 +1,6 @@
-"""The ledger of results (`results.csv`), and the tables made from it. Nothing here imports torch.
+"""The ledger of results (`experiments/results.csv`), and the tables made from it. Nothing in here imports torch.
 
-Only `zoo reproduce` writes rows. Newer rows of the same recipe and seed supersede older ones in the tables.
+Only `zoo reproduce` adds rows. In the tables a newer row of the same recipe and seed supersedes an older one.
 """
 
 import csv
@@ -8,10 +8,10 @@ import io
 import re
 import statistics
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-from datamodules.io import atomic_write
 from zoo.command import recipes
 
 LEDGER = recipes.ROOT / "results.csv"
@@ -19,6 +19,14 @@ COLUMNS = (
     "recipe", "seed", "metric", "value", "best", "target", "met", "seconds", "tflop", "parameters",
     "device", "versions", "commit", "date",
 )  # fmt: skip
+INTRODUCTION = """# Results
+
+Written by `zoo results` from `experiments/results.csv`, which only `zoo reproduce` writes; that file has every run with
+its versions, commit and date. `result` is the mean over n seeds, ± the standard deviation, at the last epoch (or over
+the last epochs, where the recipe says so). `best` is the best epoch on the test set, shown for reference and never used
+for selection. `tflop` is the training work in 10¹² operations as counted by torch (forward, backward and optimizer),
+`seconds` the time of `fit` on that device. An empty result has not been measured yet.
+"""
 BEGIN, END = "<!-- results: written by `zoo results` -->", "<!-- end of results -->"
 
 
@@ -30,8 +38,8 @@ def rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def append(row: dict) -> None:
-    """Adds a row; processes that add one at the same time wait for each other.
+def append(row: dict[str, Any]) -> None:
+    """Adds a row. Processes that add rows at the same time wait for each other.
 
     Raises:
         ValueError: if the row has other keys than `COLUMNS`.
@@ -43,19 +51,25 @@ def append(row: dict) -> None:
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows([*rows(), row])
-        with atomic_write(LEDGER) as file:
-            file.write_text(text.getvalue())
+        _write(LEDGER, text.getvalue())
+
+
+def _write(path: Path, text: str) -> None:
+    from datamodules.io import atomic_write  # imports numpy, which reading the ledger does without
+
+    with atomic_write(path) as file:
+        file.write_text(text)
 
 
 def latest(recipe: str) -> list[dict[str, str]]:
-    """The newest row of each seed of a recipe, by seed; rows of a net of another size are of an older recipe."""
+    """The newest row of each seed of a recipe, by seed, without rows of a net of another size: an older recipe's."""
     own = [row for row in rows() if row["recipe"] == recipe]
     newest = {int(row["seed"]): row for row in own if row["parameters"] == own[-1]["parameters"]}
     return [newest[seed] for seed in sorted(newest)]
 
 
 def summarize_recipe(recipe: str) -> dict[str, str]:
-    """What a table says of a recipe: its result over all seeds, or empty strings where there is none."""
+    """A line of the tables: target and result of a recipe over all seeds; without a result, empty strings."""
     expect = recipes.expectation(recipe)
     done = latest(recipe)
     line = {"recipe": recipe, "metric": expect.metric, "target": str(expect), "cost": expect.cost}
@@ -63,7 +77,7 @@ def summarize_recipe(recipe: str) -> dict[str, str]:
         return line | dict.fromkeys(("result", "best", "n", "met", "tflop", "seconds", "parameters", "device"), "")
     values = [float(row["value"]) for row in done]
     mean = statistics.mean(values)
-    # A figure is met only by as many seeds as it asks for.
+    # A target is met only by as many seeds as the recipe expects.
     met = expect.met(mean) and len(values) >= expect.seeds
     return line | {
         "result": f"{mean:.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""),
@@ -82,7 +96,7 @@ def _table(head: list[str], lines: list[list[str]]) -> str:
 
 
 def render() -> tuple[str, str]:
-    """RESULTS.md (every recipe, by shelf) and the README's table (featured recipes that have a result)."""
+    """The texts of RESULTS.md (all recipes, by shelf) and of the README's table (featured recipes with a result)."""
     summaries = {name: summarize_recipe(name) for name in recipes.names()}
     columns = ["recipe", "metric", "target", "result", "n", "met", "best", "tflop", "seconds", "parameters", "device"]
     shelves: dict[str, list[str]] = {}
@@ -92,24 +106,16 @@ def render() -> tuple[str, str]:
         f"## {shelf.capitalize()}\n\n{_table(columns, [[summaries[name][c] for c in columns] for name in names])}"
         for shelf, names in sorted(shelves.items())
     )
-    results = (
-        "# Results\n\nWritten by `zoo results` from `experiments/results.csv`, which only `zoo reproduce` writes; every\n"
-        "run, with its versions, commit and date, is in that file. `result` is the mean over n seeds, ± the standard\n"
-        "deviation, at the last epoch (or over the last epochs, where the recipe says so). `best` is the best epoch on\n"
-        "the test set, shown for reference and never used for selection. `tflop` is the training work in 10¹²\n"
-        "operations as counted by torch (forward, backward and optimizer), `seconds` the time of `fit` on that device.\n"
-        f"An empty result has not been measured yet.\n\n{tables}\n"
-    )
     short = ["recipe", "metric", "target", "result", "n", "tflop", "seconds", "parameters"]
     featured = [line for name, line in summaries.items() if line["result"] and recipes.expectation(name).featured]
-    return results, _table(short, [[line[c] for c in short] for line in featured])
+    return f"{INTRODUCTION}\n{tables}\n", _table(short, [[line[c] for c in short] for line in featured])
 
 
 def publish() -> list[Path]:
     """Writes RESULTS.md and the README's table; returns the files.
 
     Raises:
-        ValueError: if the README lacks the two marks between which the table stands.
+        ValueError: if the README lacks the two marks that enclose the table.
     """
     root = recipes.ROOT.parent
     results, short = render()
@@ -122,6 +128,5 @@ def publish() -> list[Path]:
         root / "README.md": pattern.sub(lambda _: f"{BEGIN}\n{short}\n{END}", readme),
     }
     for path, text in written.items():
-        with atomic_write(path) as file:
-            file.write_text(text)
+        _write(path, text)
     return list(written)

@@ -1,15 +1,13 @@
-"""LightningCLI as the zoo uses it: one recipe, a run folder, one-line errors."""
+"""LightningCLI as the zoo uses it: one recipe, a run folder, errors in one line."""
 
 import argparse
-import functools
 import itertools
-import operator
-import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
@@ -20,17 +18,56 @@ from callbacks.runtime.out_of_memory import OutOfMemory
 from callbacks.runtime.progress import progress_callback
 from datamodules.io import atomic_write
 from zoo.command import recipes
-from zoo.command.checkpoints import CheckpointFiles
+from zoo.command.checkpoints import AtomicCheckpointIO
 from zoo.command.errors import cli_error_message
 from zoo.command.recipes import Expect
 from zoo.command.run_folder import run_folder
 from zoo.system import System
 
 
-class SaveConfig(SaveConfigCallback):
-    """The full resolved config goes to the run folder and to W&B."""
+class ZooTrainer(Trainer):
+    """The Trainer of the command, which reads `1` as one batch and `1.0` as all.
 
-    def __init__(self, parser: LightningArgumentParser, config: Any, **options) -> None:
+    Lightning's own annotations name float first, by the cache of `typing.Union`, and so the command line would read
+    one batch as 100 %.
+
+    Args:
+        limit_train_batches, limit_val_batches, limit_test_batches, limit_predict_batches: how many batches of an epoch
+            (int), or what share of them (float).
+        overfit_batches: train and validate on so many training batches (int), or on this share of them (float).
+        val_check_interval: validate after so many training batches (int), after this share of an epoch (float), or
+            after this time.
+        options: see `lightning.Trainer`.
+    """
+
+    callbacks: list[Callback]
+
+    def __init__(
+        self,
+        *,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
+        overfit_batches: int | float = 0.0,
+        val_check_interval: int | float | str | timedelta | dict[str, int] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            limit_train_batches=limit_train_batches,
+            limit_val_batches=limit_val_batches,
+            limit_test_batches=limit_test_batches,
+            limit_predict_batches=limit_predict_batches,
+            overfit_batches=overfit_batches,
+            val_check_interval=val_check_interval,
+            **options,
+        )
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the complete, resolved config in the run folder and in W&B."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Any, **options: Any) -> None:
         super().__init__(parser, config, save_to_log_dir=False, **options)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -45,10 +82,10 @@ class SaveConfig(SaveConfigCallback):
 
 
 def or_help(options: list[str], recipe: dict[str, Any]) -> list[str]:
-    """The options; or, where `--model.help` or `--data.help` among them names no class, that about the recipe's."""
-    for word, after in itertools.zip_longest(options, options[1:], fillvalue="-"):
+    """The options; or, if `--model.help` or `--data.help` is among them without a class, the help of the recipe's."""
+    for word, following in itertools.zip_longest(options, options[1:], fillvalue="-"):
         part = word[2:-5]
-        if word in ("--model.help", "--data.help") and after.startswith("-") and part in recipe:
+        if word in ("--model.help", "--data.help") and following.startswith("-") and part in recipe:
             return [f"{word}={recipe[part]['class_path']}"]
     return options
 
@@ -57,18 +94,23 @@ class ZooCLI(LightningCLI):
     """Builds `trainer`, `model` and `datamodule` from a recipe and options that override it; runs nothing.
 
     Attributes:
-        folder: of the run: config, checkpoints, metrics, pictures.
+        folder: the run folder: config, checkpoints, metrics, pictures.
+        flop_counter: counts the operations of the training.
 
     Raises:
-        ValueError: for anything wrong in recipe or options, in one line.
+        ValueError: for anything wrong in the recipe or the options, in one line.
     """
 
+    folder: Path
+    trainer: ZooTrainer
+    parser: LightningArgumentParser
+
     def __init__(self, recipe: str, options: list[str] | None = None) -> None:
-        self.recipe = recipes.find(recipe)
+        self.recipe, self.flop_counter = recipes.find(recipe), FlopCounter()
         options = or_help(options or [], recipes.read(self.recipe))
-        self.folder = None
         try:
             super().__init__(
+                trainer_class=ZooTrainer,
                 save_config_callback=SaveConfig,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
@@ -78,21 +120,17 @@ class ZooCLI(LightningCLI):
             )
         except (argparse.ArgumentError, TypeError, ValueError, OSError) as error:
             if isinstance(error, (ValueError, OSError)) and not str(error).startswith("Does not validate"):
-                raise  # one of ours, which jsonargparse has not wrapped up
-            raise ValueError(cli_error_message(error, self.parser if hasattr(self, "parser") else None)) from error
+                raise  # one of the zoo's own, which jsonargparse has not wrapped
+            known = list(self.parser.get_defaults().keys()) if hasattr(self, "parser") else []
+            raise ValueError(cli_error_message(error, options, known)) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--expect", type=Expect | None, default=None, help="what the recipe must reach")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint to resume or evaluate")
         for name in System.from_data:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
-        for action in parser._actions:
-            if re.fullmatch(r"trainer\.(limit_\w+_batches|overfit_batches|val_check_interval)", action.dest):
-                # Behind typing's cache Trainer's annotation reads float first, and 1 batch became 100 %.
-                kinds = sorted(action._typehint.__args__, key=lambda kind: kind is not int)
-                action._typehint = functools.reduce(operator.or_, kinds)
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)  # without Lightning's warning that sys.argv holds something too
         given = parser.parse_args(args, defaults=False).get("model.init_args")
         self.given = {name: given.get(name) if given else None for name in System.from_data}
@@ -107,7 +145,7 @@ class ZooCLI(LightningCLI):
         for logger in here:
             logger.init_args.save_dir = str(self.folder)
         super().instantiate_classes()
-        for logger in here:  # the saved config is a recipe: run again, it gets a folder of its own
+        for logger in here:  # the saved config is a recipe: another run of it gets a folder of its own
             logger.init_args.save_dir = "."
         for name, what in System.from_data.items():
             given, found = self.given[name], getattr(self.datamodule, name, None)
@@ -117,7 +155,7 @@ class ZooCLI(LightningCLI):
                     "leave it out, and it is taken from the data"
                 )
 
-    def instantiate_trainer(self, **kwargs) -> Trainer:
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self.config_init.trainer
         kwargs["default_root_dir"] = str(self.folder)
         if trainer.logger in (None, True):
@@ -125,12 +163,12 @@ class ZooCLI(LightningCLI):
         own = [
             ModelCheckpoint(self.folder / "checkpoints", filename="last", enable_version_counter=False),
             GracefulStop(recipes.name_of(self.recipe)),
-            FlopCounter(),
+            self.flop_counter,
             OutOfMemory(command=True),
             *([] if trainer.enable_progress_bar is False else [progress_callback()]),
         ]
         if trainer.enable_checkpointing is False or trainer.fast_dev_run:
             own = own[2:]
         kwargs["callbacks"] = [*(trainer.callbacks or []), *own]
-        kwargs["plugins"] = [*(trainer.plugins or []), CheckpointFiles()]
+        kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)

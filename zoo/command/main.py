@@ -1,9 +1,15 @@
-"""The `zoo` command: finds the verb that is asked for, parses its arguments and runs it.
+"""The `zoo` command: finds the requested verb, parses its arguments and runs it.
 
-A verb is a module in `zoo/command/verbs`. The first line of its docstring is its help, `add_arguments(parser)` adds its
-arguments, and `run(args, rest)` runs it and returns the exit status; `rest` are the options of the recipe. A module
-that sets `TAKES_OPTIONS` accepts such options. Only the module of the verb that was asked for is imported, so that the
-command starts quickly.
+A verb is a module in `zoo/command/verbs`:
+
+- the first line of its docstring is its help; the docstring shows an example command;
+- `add_arguments(parser)` adds its arguments;
+- `run(args, rest)` runs it and returns the exit status; `rest` are options of a recipe, such as
+  `--trainer.max_epochs 2`;
+- `TAKES_OPTIONS = True` says that it accepts such options, `RECIPE_HELP = True` that, if a recipe is given, the
+  recipe's own parser prints the help, since it knows all options.
+
+Only the module of the requested verb is imported, so that the command starts quickly.
 """
 
 import argparse
@@ -11,14 +17,16 @@ import ast
 import importlib
 import logging
 import os
+import select
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
-VERBS = Path(__file__).parent / "verbs"
+from zoo.command import verbs as verbs_package
 
-# What Lightning warns of in every run, with nothing for the user to do; the last is about frozen nets in a loss.
+# Warnings that Lightning gives in every run and that need no action; the last is about frozen nets in a loss.
 KNOWN_WARNINGS = (
     "LeafSpec",
     "`srun`",
@@ -28,63 +36,64 @@ KNOWN_WARNINGS = (
     "The dirpath has changed",
     r"Found \d+ module\(s\) in eval mode",
 )
-# What else it prints in every run: advertisements of other products, and its own progress.
+# Further messages of every run: advertisements of other products, and Lightning's own progress.
 KNOWN_REMARKS = ("💡 Tip", "Loading `train_dataloader`", "TPU available")
+
+BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # exit status; the last two as shells report SIGINT and SIGPIPE
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that raises its errors instead of printing them."""
+    """An `ArgumentParser` that raises its errors instead of printing them."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; see `{self.prog} --help`")
 
 
 def verbs() -> dict[str, str]:
-    """Name -> help of every verb: the first line of its module's docstring, read without importing the module."""
+    """The name and help of every verb; the docstrings are read without importing the modules."""
+    paths = [path for folder in verbs_package.__path__ for path in Path(folder).glob("[!_]*.py")]
     found = {}
-    for path in sorted(VERBS.glob("[!_]*.py")):
+    for path in sorted(paths, key=lambda path: path.stem):
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         found[path.stem.replace("_", "-")] = docstring.partition("\n")[0].rstrip(".")
     return found
 
 
-def make_parser(verb: str | None) -> Parser:
-    """The parser of the command, with the arguments of one verb."""
+def import_verb(name: str) -> ModuleType:
+    return importlib.import_module(f"{verbs_package.__name__}.{name.replace('-', '_')}")
+
+
+def make_parser(words: list[str]) -> Parser:
+    """The parser of the command, with the arguments of the verb that is the first of the positional words."""
     top = Parser("zoo", description="Deep-learning systems, each with a recipe that reproduces its number.")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     for name, text in verbs().items():
-        module = import_verb(name) if name == verb else None
-        options = {"help": text, "allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
-        options["description"] = module.__doc__ if module else text
-        # The recipe's own parser prints the help of such a verb: it knows all options.
-        options["add_help"] = not getattr(module, "RECIPE_HELP", False)
-        parser = subparsers.add_parser(name, **options)
+        module = import_verb(name) if name in words[:1] else None
+        parser = subparsers.add_parser(
+            name,
+            help=text,
+            description=module.__doc__ if module else text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            add_help=not (getattr(module, "RECIPE_HELP", False) and len(words) > 1),
+        )
         if module:
             module.add_arguments(parser)
     return top
 
 
-def import_verb(name: str):
-    return importlib.import_module(f"zoo.command.verbs.{name.replace('-', '_')}")
-
-
 def run(argv: list[str]) -> int:
-    verb = next((word for word in argv if not word.startswith("-")), None)
-    args, rest = make_parser(verb).parse_known_args(argv)
+    args, rest = make_parser([word for word in argv if not word.startswith("-")]).parse_known_args(argv)
     module = import_verb(args.verb)
     if rest and not getattr(module, "TAKES_OPTIONS", False):
         raise ValueError(f"zoo {args.verb} takes no {rest[0]!r}; see `zoo {args.verb} --help`")
     return module.run(args, rest)
 
 
-def _is_worth_showing(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(KNOWN_REMARKS)
-
-
 def user_message(error: Exception) -> str | None:
     """The message of an error that the user can do something about; None for an unforeseen one."""
-    # Lightning raises this for impossible Trainer options; its name is enough, importing it would take seconds.
+    # Lightning raises the last one for impossible Trainer options; its name is enough, as the import takes seconds.
     if isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException":
         return str(error)
     if isinstance(error, (MemoryError, RuntimeError)):
@@ -97,12 +106,31 @@ def user_message(error: Exception) -> str | None:
     return None
 
 
+def output_is_closed() -> bool:
+    """Whether the reader of standard output has closed it, as `head` does."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)  # 0: errors only
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def flush_output() -> None:
+    """Flushes standard output here, where a closed one can be handled: at its exit the interpreter would complain."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_worth_showing(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(KNOWN_REMARKS)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command.
 
     Returns:
         The exit status: 0, 1 (target missed), 2 (bad input or too little memory, explained in one line), 130
-        (interrupted).
+        (interrupted), 141 (the reader of the output has closed it).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
@@ -114,13 +142,17 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run([word for word in argv if word != "--debug"])
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and output_is_closed():
+            return BROKEN_PIPE
         if debug or (line := user_message(error)) is None:
             raise
         print(f"zoo: {' '.join(line.split())}", file=sys.stderr)
-        return 2
+        return BAD_INPUT
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning ends like this after its own clean-up
-            return 130
+            return INTERRUPTED
         raise
+    finally:
+        flush_output()

@@ -1,14 +1,15 @@
-"""Recipes: one YAML file each, found by their path below `experiments`. Nothing here imports torch."""
+"""Recipes: one YAML file each, named by its path below `experiments`. Nothing in this module imports torch."""
 
-import difflib
-import importlib.util
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-ROOT = Path(importlib.util.find_spec("experiments").origin).resolve().parent  # found without importing it
+from datamodules.messages import nearest_names
+
+ROOT = Path(str(files("experiments"))).resolve()
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -18,14 +19,20 @@ class Expect:
 
     Args:
         metric: as logged, such as test/acc.
-        at_least, at_most: the bound; one of the two.
-        seeds: how many the figure is a mean of.
-        over_last: mean over so many last epochs; 1 is the last epoch alone.
+        at_least, at_most: the target; one of the two.
+        seeds: over how many seeds the result is averaged.
+        over_last: over how many last epochs the value of a seed is averaged.
         cost: where the recipe is meant to run.
-        source: whose figure it is, or what it is derived from.
+        source: where the target is from, or how it was derived.
         featured: show the recipe in the README's table.
         rung: its place on the ladder of its folder, counted from the bottom; see `zoo.command.ladder`.
         label: what is new on that rung, in a few words.
+
+    Attributes:
+        target: `at_least` or `at_most`.
+
+    Raises:
+        ValueError: unless one of at_least and at_most is given.
     """
 
     metric: str
@@ -40,15 +47,13 @@ class Expect:
     label: str = ""
 
     def __post_init__(self) -> None:
-        if (self.at_least is None) == (self.at_most is None):
-            raise ValueError("expect: give one of at_least and at_most")
-
-    @property
-    def target(self) -> float:
-        return self.at_least if self.at_most is None else self.at_most
+        given = [bound for bound in (self.at_least, self.at_most) if bound is not None]
+        if len(given) != 1:
+            raise ValueError(f"expect has {len(given)} of at_least and at_most: expected one of them")
+        self.target = given[0]
 
     def met(self, value: float) -> bool:
-        return value >= self.at_least if self.at_most is None else value <= self.at_most
+        return value >= self.target if self.at_most is None else value <= self.target
 
     def best(self, values: list[float]) -> float:
         return max(values) if self.at_most is None else min(values)
@@ -65,7 +70,7 @@ def names() -> list[str]:
 
 
 def _is_recipe(path: Path) -> bool:
-    """Whether it is a file `folder/name.yaml` in `experiments` that has a model; overlays begin with an underscore."""
+    """Whether `path` is a file `folder/name.yaml` in `experiments` that has a model."""
     here = path.parent.parent == ROOT and path.name[0] != "_" and path.is_file()
     return here and "\nmodel:" in path.read_text()
 
@@ -74,7 +79,7 @@ def find(recipe: str) -> Path:
     """The file of a recipe given by name or by path.
 
     Raises:
-        ValueError: if there is none; names the nearest.
+        ValueError: if it does not exist; gives the nearest names.
     """
     if recipe.endswith((".yaml", ".yml")):
         if Path(recipe).is_file():
@@ -83,12 +88,9 @@ def find(recipe: str) -> Path:
     if _is_recipe(path := ROOT / f"{recipe}.yaml"):
         return path
     known = names()
-    # People remember the last part, or write under_8k for under-8k.
-    plain = {name.replace("_", "-"): name for name in known}
-    wanted = recipe.replace("_", "-")
-    near = [name for key, name in plain.items() if key.endswith("/" + wanted)]
-    near += [plain[key] for key in difflib.get_close_matches(wanted, plain, 3, cutoff=0.6)]
-    hint = f"nearest: {', '.join(dict.fromkeys(near))}" if near else "see `zoo list`"
+    # People remember the last part of a name, or write under_8k for under-8k.
+    same = [name for name in known if name.rpartition("/")[2] == recipe.replace("_", "-")]
+    hint = f"nearest: {', '.join(same)}" if same else nearest_names(recipe, known, "see `zoo list`")
     raise ValueError(f"unknown recipe {recipe!r}: expected a name such as {known[0]} or a YAML file; {hint}")
 
 
@@ -102,7 +104,7 @@ def expectation(recipe: str) -> Expect:
     """What a recipe, given by name or path, must reach.
 
     Raises:
-        ValueError: if there is no such recipe, or it expects nothing.
+        ValueError: if the recipe does not exist or does not say it.
     """
     path = find(recipe)
     content = read(path)
@@ -112,21 +114,21 @@ def expectation(recipe: str) -> Expect:
 
 
 def shelf(recipe: str) -> str:
-    """The shelf of the system that a recipe trains, such as "classification": where its class is."""
+    """The shelf of the system that a recipe trains, such as "classification": the package of its class."""
     packages = read(find(recipe))["model"]["class_path"].split(".")
     return packages[1] if packages[0] == "zoo" else "other"
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The YAML of a recipe as it is written.
+    """The content of a recipe file.
 
     Raises:
-        ValueError: if it is no YAML mapping.
+        ValueError: if it is not a YAML mapping.
     """
     try:
         content = yaml.load(path.read_text(), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}; correct it") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no mapping: expected the keys model, data and trainer; see any recipe")
+        raise ValueError(f"{path} is not a YAML mapping: expected the keys model, data and trainer; see any recipe")
     return content

@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def run_folder(name: str) -> Path:
-    """`runs/RECIPE/TIME`; on a cluster the job's number instead of the time, so that a requeued job finds its own.
+    """`runs/RECIPE/TIME`; on a cluster the job's number instead of the time, so that a requeued job finds it again.
 
-    The processes that Lightning starts on this machine read it from the environment.
+    The processes that Lightning starts on this machine read the folder from the environment variable ZOO_RUN.
     """
     if "LOCAL_RANK" in os.environ and "ZOO_RUN" in os.environ:
         return Path(os.environ["ZOO_RUN"])

@@ -1,8 +1,9 @@
-"""The base of all detectors. B batch, C channels, H height, W width, K classes; P boxes are predicted for
-an image, of which M are left as detections. Boxes are xyxy in pixels of the net's input.
+"""The base of all detectors. B batch, C channels, H height, W width, K classes; P boxes are predicted for an image, of
+which M remain as detections. Boxes are xyxy in pixels of the net's input.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,17 +18,17 @@ from zoo.parts.optim.muon import Muon
 from zoo.parts.optim.schedules import OneCycle
 from zoo.system import ScheduleCallable, System
 
-Detections = dict[str, Tensor]  # of one image: boxes (M, 4), scores (M,), labels (M,), surest first
+Detections = dict[str, Tensor]  # of one image: boxes (M, 4), scores (M,), labels (M,), highest score first
 
 
 class MAP50(MeanAveragePrecision):
-    """Mean average precision at an IoU of 0.5, and only that; -1 where there is no object at all."""
+    """Mean average precision at an IoU of 0.5, a scalar; -1 if there are no objects."""
 
     def __init__(self) -> None:
         super().__init__(iou_thresholds=[0.5], backend="faster_coco_eval")
         self.warn_on_many_detections = False
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]
         return super().compute()["map_50"]
 
 
@@ -38,8 +39,8 @@ class Detector(System):
         net: plain module with the children `stem`, `stages`, `head`.
         num_classes: K.
         optimizer, schedule: see `System`.
-        min_score: detections below it are dropped; low, as average precision also counts the unsure ones.
-        nms_iou: of two boxes of one class that overlap by more, the less sure one is dropped.
+        min_score: detections below it are dropped; low, as average precision also counts those with low scores.
+        nms_iou: of two boxes of one class that overlap by more, the one with the lower score is dropped.
         max_detections: of an image.
 
     Raises:
@@ -67,7 +68,7 @@ class Detector(System):
 
     @abstractmethod
     def losses(self, predictions: Any, batch: Boxed) -> dict[str, Tensor]:
-        """The loss (scalar, "loss") and its parts, of what `forward` returned."""
+        """The loss (scalar, "loss") and its terms, of what `forward` returned."""
 
     @abstractmethod
     def scored_boxes(self, predictions: Any) -> tuple[Tensor, Tensor]:
@@ -78,14 +79,15 @@ class Detector(System):
         with torch.no_grad():
             return self._select(self(image), image.shape[-2:], self.min_score if min_score is None else min_score)
 
-    def _select(self, predictions: Any, size: tuple[int, int], min_score: float) -> list[Detections]:
-        found = []
+    def _select(self, predictions: Any, size: Sequence[int], min_score: float) -> list[Detections]:
+        """The detections of each image (of `size`, H and W), after non-maximum suppression."""
+        (height, width), selected = size, []
         for boxes, scores in zip(*self.scored_boxes(predictions), strict=True):
             predictor, label = (scores > min_score).nonzero(as_tuple=True)  # a box may be of several classes
-            boxes, score = clip_boxes_to_image(boxes[predictor], size), scores[predictor, label]
+            boxes, score = clip_boxes_to_image(boxes[predictor], (height, width)), scores[predictor, label]
             kept = batched_nms(boxes, score, label, self.nms_iou)[: self.max_detections]
-            found.append({"boxes": boxes[kept], "scores": score[kept], "labels": label[kept]})
-        return found
+            selected.append({"boxes": boxes[kept], "scores": score[kept], "labels": label[kept]})
+        return selected
 
     def step(self, batch: Boxed, split: str) -> dict[str, Any]:
         predictions = self(batch.image)

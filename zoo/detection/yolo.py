@@ -1,16 +1,16 @@
-"""YOLOv2: a grid of cells, each of which predicts a box and a class for every anchor, in one pass of one net.
+"""YOLOv2: in one pass of one net, each cell of a grid predicts a box and a class for every anchor.
 
 Redmon and Farhadi 2017, "YOLO9000: Better, Faster, Stronger", section 2; the loss is that of Redmon et al. 2016,
 "You Only Look Once", equation 3, as the Extensive Vision AI course teaches it.
 
 B batch, C channels, H height, W width, K classes; R rows and S columns of the grid, A anchors, P = A * R * S
-predictors, M objects that a predictor answers for. Boxes are xyxy in pixels of the net's input.
+predictors, M objects that are assigned to a predictor. Boxes are xyxy in pixels of the net's input.
 """
 
 import json
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,15 +22,15 @@ from datamodules.batches import Boxed
 from zoo.detection.base import Detector
 from zoo.parts.convs import conv_norm_act
 
-FIRST_OBJECTNESS_LOGIT = -4.0  # objectness at the start, a logit: almost all predictors see no object
-ANCHORS = [[0.10, 0.13], [0.25, 0.31], [0.39, 0.62], [0.73, 0.37], [0.86, 0.77]]  # those of Darknet's YOLOv2 on VOC
-MAX_LOG_SCALE = 4.0  # log of how many times its anchor a box may measure; exp() of more might overflow
+INITIAL_OBJECTNESS_LOGIT = -4.0  # a probability of 2 %: almost all predictors see no object
+VOC_ANCHORS = [[0.10, 0.13], [0.25, 0.31], [0.39, 0.62], [0.73, 0.37], [0.86, 0.77]]  # of Darknet's YOLOv2 on VOC
+MAX_LOG_SCALE = 4.0  # of log(box side / anchor side); exp() of more might overflow
 
 
 class Predictions(NamedTuple):
-    """What the net's output says.
+    """The decoded output of the net.
 
-    xy: (B, P, 2) centres within their cells, 0..1.
+    xy: (B, P, 2) centers within their cells, 0..1.
     wh: (B, P, 2) sizes as fractions of the image.
     boxes: (B, P, 4).
     objectness: (B, P) in 0..1.
@@ -45,9 +45,9 @@ class Predictions(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the responsible predictors should have said: `xy`, `wh`, `boxes` as above with (M, ...), and labels (M,).
+    """The targets of the responsible predictors: `xy`, `wh`, `boxes` as in `Predictions` but (M, ...), labels (M,).
 
-    image, predictor: (M,) which of the (B, P) is responsible.
+    image, predictor: (M,) indices of the responsible ones among the (B, P).
     """
 
     image: Tensor
@@ -59,28 +59,28 @@ class Targets(NamedTuple):
 
 
 def decode(raw: Tensor, anchors: Tensor, size: tuple[int, int]) -> Predictions:
-    """The net's output (B, A * (5 + K), R, S), for anchors (A, 2) and images of `size` (H, W), section 2, figure 3.
+    """Decodes the net's output (B, A * (5 + K), R, S), for anchors (A, 2) and images of `size` (H, W).
 
-    Each anchor has the channels x, y, width, height, objectness and K classes, in this order.
+    Section 2, figure 3. Each anchor has the channels x, y, width, height, objectness and K classes, in this order.
     """
     rows, columns = raw.shape[2:]
     raw = raw.float().unflatten(1, (len(anchors), -1)).permute(0, 1, 3, 4, 2)  # (B, A, R, S, 5 + K)
     y, x = torch.meshgrid(*(torch.arange(n, device=raw.device) for n in (rows, columns)), indexing="ij")
     xy = raw[..., :2].sigmoid()
     wh = anchors[:, None, None] * raw[..., 2:4].clamp(max=MAX_LOG_SCALE).exp()
-    centre = (torch.stack([x, y], -1) + xy) / raw.new_tensor([columns, rows])
-    boxes = torch.cat([centre - wh / 2, centre + wh / 2], -1) * raw.new_tensor([*size[::-1]] * 2)
-    parts = xy, wh, boxes, raw[..., 4].sigmoid(), raw[..., 5:]
-    return Predictions(*(part.flatten(1, 3) for part in parts))
+    center = (torch.stack([x, y], -1) + xy) / raw.new_tensor([columns, rows])
+    boxes = torch.cat([center - wh / 2, center + wh / 2], -1) * raw.new_tensor([*size[::-1]] * 2)
+    fields = xy, wh, boxes, raw[..., 4].sigmoid(), raw[..., 5:]
+    return Predictions(*(field.flatten(1, 3) for field in fields))
 
 
 def assign(
     boxes: list[Tensor], labels: list[Tensor], anchors: Tensor, grid: tuple[int, int], size: tuple[int, int]
 ) -> Targets:
-    """Gives each object to the cell of its centre, and there to the anchor of the shape most like its own (by IoU).
+    """Assigns each object to the cell of its center, and there to the anchor with the largest IoU of shapes.
 
-    Where two objects fall to one predictor, the one that is more like the anchor keeps it, of equals the first; nobody
-    answers for the other. Boxes without area are passed over.
+    If two objects have the same predictor, the one with the larger IoU gets it, of equals the first; the other is not
+    assigned. Boxes without area are ignored.
 
     Args:
         boxes, labels: of each image, as in `Boxed`.
@@ -92,35 +92,35 @@ def assign(
     image = torch.cat([torch.full_like(of_image, i) for i, of_image in enumerate(labels)])
     box, label = torch.cat(boxes).float(), torch.cat(labels)
     wh = (box[:, 2:] - box[:, :2]) / box.new_tensor([W, H])
-    place = (box[:, :2] + box[:, 2:]) / 2 * box.new_tensor([columns / W, rows / H])  # in cells
-    column, row = (place[:, i].long().clamp(0, n - 1) for i, n in enumerate((columns, rows)))
+    center = (box[:, :2] + box[:, 2:]) / 2 * box.new_tensor([columns / W, rows / H])  # in cells
+    column, row = (center[:, i].long().clamp(0, n - 1) for i, n in enumerate((columns, rows)))
     common = torch.minimum(wh[:, None], anchors).prod(2)
-    fit, anchor = (common / (wh.prod(1)[:, None] + anchors.prod(1) - common)).max(1)
+    iou, anchor = (common / (wh.prod(1)[:, None] + anchors.prod(1) - common)).max(1)
     predictor = (anchor * rows + row) * columns + column
 
-    order = fit.argsort(descending=True, stable=True)
+    order = iou.argsort(descending=True, stable=True)  # of the objects of one predictor the first is kept
     order = order[(wh > 0).all(1)[order]]
     key = image[order] * len(anchors) * rows * columns + predictor[order]
     key, by_key = key.sort(stable=True)
     kept = order[by_key[torch.cat([key[:1] >= 0, key[1:] != key[:-1]])]].sort().values
-    xy = place - torch.stack([column, row], 1)
+    xy = center - torch.stack([column, row], 1)
     return Targets(*(values[kept] for values in (image, predictor, xy, wh, box, label)))
 
 
 def paired_iou(a: Tensor, b: Tensor) -> Tensor:
-    """(M, 4) and (M, 4) -> (M,), box by box."""
+    """IoU of boxes (M, 4) and (M, 4), pair by pair: (M,)."""
     common = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(0).prod(1)
     return common / (box_area(a) + box_area(b) - common).clamp_min(1e-9)
 
 
 class YOLOLoss(nn.Module):
-    """Sum of squared errors over all predictors, cross-entropy for the class; divided by the number of images.
+    """Sum of squared errors over all predictors, and cross-entropy for the class; divided by the number of images.
 
-    Differs from equation 3 in: classes by cross-entropy, as in the course; and, as in Darknet's YOLOv2, a predictor
-    that is not responsible isn't punished where its box meets some object with an IoU above `ignore`.
+    Differs from equation 3 in: classes by cross-entropy, as in the course; and, as in Darknet's YOLOv2, the objectness
+    of a predictor that is not responsible costs nothing if its box has an IoU above `ignore` with some object.
 
     Args:
-        box: "squared", of the centre within its cell and of the square roots of width and height as fractions of the
+        box: "squared", of the center within its cell and of the square roots of width and height as fractions of the
             image; or "ciou", one minus the complete IoU (Zheng et al. 2020).
         coord, no_object: weights of the boxes and of the predictors without object, lambda in equation 3.
         ignore: see above.
@@ -133,8 +133,8 @@ class YOLOLoss(nn.Module):
         self.box, self.coord, self.no_object, self.ignore = box, coord, no_object, ignore
 
     def forward(self, predictions: Predictions, targets: Targets, boxes: list[Tensor]) -> dict[str, Tensor]:
-        """The parts, weighted, and their sum as "loss"; all are scalars. `boxes` are those of all objects."""
-        xy, wh, box, objectness, logits = (part[targets.image, targets.predictor] for part in predictions)
+        """The terms, weighted, and their sum as "loss"; all are scalars. `boxes` are those of all objects."""
+        xy, wh, box, objectness, logits = (field[targets.image, targets.predictor] for field in predictions)
         if self.box == "ciou":
             error = complete_box_iou_loss(box, targets.boxes)
         else:
@@ -142,23 +142,23 @@ class YOLOLoss(nn.Module):
         with torch.no_grad():
             iou = paired_iou(box, targets.boxes)
             best = [
-                box_iou(found, true.float()).amax(1) if len(true) else found.new_zeros(len(found))
-                for found, true in zip(predictions.boxes, boxes, strict=True)
+                box_iou(predicted, true.float()).amax(1) if len(true) else predicted.new_zeros(len(predicted))
+                for predicted, true in zip(predictions.boxes, boxes, strict=True)
             ]
-            punished = torch.stack(best) <= self.ignore
-            punished[targets.image, targets.predictor] = False
-        parts = {
+            background = torch.stack(best) <= self.ignore
+            background[targets.image, targets.predictor] = False
+        terms = {
             "box": self.coord * error.sum(),
             "object": ((objectness - iou) ** 2).sum(),
-            "no_object": self.no_object * (predictions.objectness**2 * punished).sum(),
+            "no_object": self.no_object * (predictions.objectness**2 * background).sum(),
             "class": F.cross_entropy(logits, targets.labels, reduction="sum"),
         }
-        parts = {name: part / len(boxes) for name, part in parts.items()}
-        return {"loss": torch.stack([*parts.values()]).sum(), **parts}
+        terms = {name: term / len(boxes) for name, term in terms.items()}
+        return {"loss": torch.stack([*terms.values()]).sum(), **terms}
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (He et al. 2015)."""
+    """A residual block of two 3x3 convolutions (He et al. 2015)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -171,16 +171,16 @@ class Residual(nn.Module):
 class Head(nn.Module):
     """The passthrough layer and the predicting 1x1 convolution.
 
-    The finer map is narrowed, each 2x2 pixels become one of four times as many channels, and the two maps go on as one
-    (section 2, "Fine-Grained Features").
+    The finer map is reduced in channels, each 2x2 of its pixels become one with four times the channels, and the two
+    maps are concatenated (section 2, "Fine-Grained Features").
 
     Shape: (B, fine, 2R, 2S) and (B, coarse, R, S) -> (B, outputs, R, S).
     """
 
-    def __init__(self, fine: int, coarse: int, passed: int, outputs: int) -> None:
+    def __init__(self, fine: int, coarse: int, passthrough: int, outputs: int) -> None:
         super().__init__()
-        self.passthrough = nn.Sequential(conv_norm_act(fine, passed, 1), nn.PixelUnshuffle(2))
-        self.mix = conv_norm_act(4 * passed + coarse, coarse)
+        self.passthrough = nn.Sequential(conv_norm_act(fine, passthrough, 1), nn.PixelUnshuffle(2))
+        self.mix = conv_norm_act(4 * passthrough + coarse, coarse)
         self.predict = nn.Conv2d(coarse, outputs, 1)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
@@ -188,19 +188,19 @@ class Head(nn.Module):
 
 
 class YOLONet(nn.Module):
-    """A small residual net that halves its maps in the stem and in each stage, and the head over the last two maps.
+    """A small residual net whose stem and stages each halve the maps, with the head on the last two maps.
 
     Args:
         outputs: A * (5 + K).
         in_channels: C.
         widths: channels of the stem and of the stages, of which there are two or more.
         depth: residual blocks in each stage.
-        passed: channels of the passthrough before they become four times as many.
+        passthrough: channels of the finer map in the head.
 
-    Shape: (B, C, H, W) -> (B, outputs, H / stride, W / stride), where the stride is 2 for each of the widths.
+    Shape: (B, C, H, W) -> (B, outputs, H / stride, W / stride), where the stride is 2 to the number of widths.
 
     Raises:
-        ValueError: if H or W is no multiple of the stride.
+        ValueError: if H or W is not a multiple of the stride.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class YOLONet(nn.Module):
         in_channels: int = 3,
         widths: tuple[int, ...] = (24, 32, 64, 128),
         depth: int = 2,
-        passed: int = 16,
+        passthrough: int = 16,
     ) -> None:
         super().__init__()
         self.stride = 2 ** len(widths)
@@ -218,7 +218,7 @@ class YOLONet(nn.Module):
         for inputs, width in pairwise(widths):
             blocks = (Residual(width) for _ in range(depth))
             self.stages.append(nn.Sequential(conv_norm_act(inputs, width, stride=2), *blocks))
-        self.head = Head(widths[-2], widths[-1], passed, outputs)
+        self.head = Head(fine=widths[-2], coarse=widths[-1], passthrough=passthrough, outputs=outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-2] % self.stride or x.shape[-1] % self.stride:
@@ -231,11 +231,11 @@ class YOLONet(nn.Module):
 
 
 def read_anchors(anchors: list[list[float]] | str, num_anchors: int | None = None) -> list[list[float]]:
-    """Pairs [width, height] in fractions of the image: checks them, and reads them if they are named by their file.
+    """Checks anchors, pairs [width, height] in fractions of the image; reads them first if their file is given.
 
     Raises:
-        ValueError: if they are something else, or the file has none for `num_anchors`.
-        FileNotFoundError: if there is no such file.
+        ValueError: if they are anything else, or the file has none for `num_anchors`.
+        FileNotFoundError: if the file does not exist.
     """
     if isinstance(anchors, str):
         path = Path(anchors)
@@ -245,7 +245,7 @@ def read_anchors(anchors: list[list[float]] | str, num_anchors: int | None = Non
         except FileNotFoundError:
             raise FileNotFoundError(f"{path} does not exist: expected an anchors.json; run `zoo anchors`") from None
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{path} holds no anchors: expected what `zoo anchors` writes; run it again") from None
+            raise ValueError(f"{path} contains no anchors: expected what `zoo anchors` writes; run it again") from None
         if anchors is None:
             raise ValueError(f"num_anchors is {num_anchors}: expected one of {', '.join(known)}, as in {path}")
     pairs = [tuple(pair) if isinstance(pair, (list, tuple)) else () for pair in anchors]
@@ -262,9 +262,9 @@ class YOLO(Detector):
 
     Args:
         num_classes: K.
-        anchors, num_anchors: pairs [width, height] in fractions of the image; or the `anchors.json` that `zoo anchors`
-            wrote, and how many of those in it.
-        in_channels, widths, depth, passed: see `YOLONet`.
+        anchors, num_anchors: pairs [width, height] in fractions of the image; or the path of the `anchors.json` that
+            `zoo anchors` wrote, and which of its numbers of anchors to take.
+        in_channels, widths, depth, passthrough: see `YOLONet`.
         box_loss, coord, no_object, ignore: see `YOLOLoss`.
 
     Raises:
@@ -275,40 +275,46 @@ class YOLO(Detector):
     torch.Size([1, 16, 15, 20])
     """
 
+    net: YOLONet
+    anchors: Tensor
+
     def __init__(
         self,
         num_classes: int = 20,
-        anchors: list[list[float]] | str = ANCHORS,
+        anchors: list[list[float]] | str = VOC_ANCHORS,
         num_anchors: int | None = None,
         in_channels: int = 3,
         widths: tuple[int, ...] = (24, 32, 64, 128),
         depth: int = 2,
-        passed: int = 16,
+        passthrough: int = 16,
         box_loss: str = "squared",
         coord: float = 5.0,
         no_object: float = 0.5,
         ignore: float = 0.6,
-        **task_options,
+        **task_options: Any,
     ) -> None:
         pairs = read_anchors(anchors, num_anchors)
-        net = YOLONet(len(pairs) * (5 + num_classes), in_channels, widths=widths, depth=depth, passed=passed)
+        outputs = len(pairs) * (5 + num_classes)
+        net = YOLONet(outputs, in_channels=in_channels, widths=widths, depth=depth, passthrough=passthrough)
         with torch.no_grad():
-            net.head.predict.bias.view(len(pairs), -1)[:, 4] = FIRST_OBJECTNESS_LOGIT
+            _, bias = net.head.predict.parameters()
+            bias.view(len(pairs), -1)[:, 4] = INITIAL_OBJECTNESS_LOGIT
         super().__init__(net, num_classes, **task_options)
         self.hparams.update(anchors=pairs, num_anchors=None)  # a checkpoint needs no other file
         self.register_buffer("anchors", torch.tensor(pairs))
         self.loss = YOLOLoss(box_loss, coord=coord, no_object=no_object, ignore=ignore)
-        boxes = {"squared": "squared errors", "ciou": "1 - complete IoU"}[box_loss]
-        self.axes = self.axes | {"loss": loss_axis(f"{boxes} and cross-entropy")}
+        error = {"squared": "squared errors", "ciou": "1 - complete IoU"}[box_loss]
+        self.axes = self.axes | {"loss": loss_axis(f"{error} and cross-entropy")}  # type: ignore[misc]
 
     def forward(self, image: Tensor) -> Predictions:
         """(B, C, H, W) -> P boxes for each image."""
-        return decode(self.net(image), self.anchors, image.shape[-2:])
+        H, W = image.shape[-2:]
+        return decode(self.net(image), self.anchors, (H, W))
 
     def losses(self, predictions: Predictions, batch: Boxed) -> dict[str, Tensor]:
         H, W = batch.image.shape[-2:]
         grid = H // self.net.stride, W // self.net.stride
-        targets = assign(batch.boxes, batch.labels, self.anchors, grid, (H, W))
+        targets = assign(batch.boxes, batch.labels, self.anchors, grid=grid, size=(H, W))
         return self.loss(predictions, targets, batch.boxes)
 
     def scored_boxes(self, predictions: Predictions) -> tuple[Tensor, Tensor]:

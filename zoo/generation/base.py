@@ -40,21 +40,36 @@ class GenerativeSystem(System):
         """Images (C, H, W) in 0..1 to be shown next to the samples, by name."""
         return {}
 
+    @property
+    def pictures(self) -> ContentStyle:
+        """The images of the datamodule, for systems that need one or two.
+
+        Raises:
+            ValueError: if it has none.
+        """
+        pictures = getattr(getattr(self.trainer, "datamodule", None), "pictures", None)
+        if pictures is None:
+            raise ValueError(
+                f"{type(self).__name__} found no `pictures` in its data: expected a datamodule that has them; "
+                "use datamodules.images.single_image.ImagePair"
+            )
+        return pictures
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self.is_first_closure_call = True
 
     def step(self, batch: Any, split: str) -> dict[str, Tensor]:
-        parts = self.losses(batch, split)
+        terms = self.losses(batch, split)
         # An optimizer such as L-BFGS evaluates the loss several times in a step; only the first is logged.
         if split != "train" or self.is_first_closure_call:
-            for name, value in parts.items():
+            for name, value in terms.items():
                 self.log_metric(f"{split}/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch[0]))
         self.is_first_closure_call = False
-        return parts
+        return terms
 
 
 class Canvas(nn.Module):
-    """A picture that is a parameter; empty until its size is known.
+    """An image that is a parameter; empty until its size is known.
 
     Shape: () -> (1, 3, H, W).
     """
@@ -62,23 +77,31 @@ class Canvas(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.image = nn.Parameter(torch.empty(1, 3, 0, 0))
+        self.register_load_state_dict_pre_hook(_take_size)
 
     def forward(self) -> Tensor:
         return self.image
 
 
-class ImageOptimizer(GenerativeSystem):
-    """Optimises a picture itself, which is the only parameter. A subclass defines `losses`.
+def _take_size(canvas: Canvas, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Gives an empty canvas the size of the image that is loaded into it."""
+    saved = state.get(f"{prefix}image")
+    if saved is not None and not canvas.image.numel():
+        canvas.image = nn.Parameter(torch.empty_like(saved, device=canvas.image.device))
 
-    The size and the start come from the datamodule's `pictures`. After each step the picture is put back into 0..1, so
-    that its loss is that of the file written in the end; for one that is cut only there it can more than double.
+
+class ImageOptimizer(GenerativeSystem):
+    """Base class of pixel optimization: the image itself is the only parameter. A subclass defines `losses`.
+
+    Size and start come from the datamodule's `pictures`. After each step the pixels are clamped to 0..1, so that the
+    loss is that of the file that is written in the end; if they were clamped only there, it could more than double.
 
     Args:
-        start: "noise" (uniform), "content" or "style" (enlarged or reduced to the content's size).
+        start: "noise" (uniform), "content" or "style" (resized to the content's size).
         optimizer, schedule: see `System`.
 
     Raises:
-        ValueError: for an unknown start, or data without the pictures that are needed.
+        ValueError: for an unknown start, or data without the images that are needed.
     """
 
     starts = ("noise", "content", "style")
@@ -95,48 +118,42 @@ class ImageOptimizer(GenerativeSystem):
         self.start, self.net = start, Canvas()
 
     def sample(self, n: int) -> Tensor:
-        """The picture, n times: there is only one."""
+        """The image, n times: there is only one."""
         return self.net().detach().clamp(0, 1).expand(n, -1, -1, -1)
 
     def reference_images(self) -> dict[str, Tensor]:
-        pictures = self.trainer.datamodule.pictures._asdict()
-        return {name: picture[0] for name, picture in pictures.items() if picture is not None}
+        return {name: image[0] for name, image in self.pictures._asdict().items() if image is not None}
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        pictures = getattr(self.trainer.datamodule, "pictures", None)
-        if pictures is None:
-            raise ValueError(
-                f"{type(self).__name__} found no `pictures` in its data: expected a datamodule that has them; "
-                "use datamodules.images.single_image.ImagePair"
-            )
+        pictures = self.pictures
         if self.start == "style" and pictures.style is None:
-            raise ValueError("start is 'style', but the data have no style: expected two pictures; add data.style")
-        here, there = self.net.image.shape, pictures.content.shape
+            raise ValueError("start is 'style', but the data have no style: expected two images; add data.style")
+        own, given = self.net.image.shape, pictures.content.shape
         if not self.net.image.numel():
-            self._place(self._first(pictures))
-        elif here != there:
+            self._replace(self._initial_image(pictures))
+        elif own != given:
             raise ValueError(
-                f"the picture has {here[3]}x{here[2]} pixels, but the content {there[3]}x{there[2]}: expected the "
-                "same size; set data.size"
+                f"the image has {own[3]}x{own[2]} pixels, but the content {given[3]}x{given[2]}: expected the same "
+                "size; set data.size"
             )
 
-    def _first(self, pictures: ContentStyle) -> Tensor:
+    def _initial_image(self, pictures: ContentStyle) -> Tensor:
         if self.start == "noise":
             return torch.rand_like(pictures.content)
-        if self.start == "content":
+        if self.start == "content" or pictures.style is None:
             return pictures.content.clone()
         return F.interpolate(pictures.style, pictures.content.shape[2:], mode="bilinear", antialias=True)
 
-    def _place(self, image: Tensor) -> None:
+    def _replace(self, image: Tensor) -> None:
         self.net.image = nn.Parameter(image.to(self.net.image))
 
     def on_train_batch_end(self, *_: Any) -> None:
         with torch.no_grad():
             self.net.image.clamp_(0, 1)
 
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["state_dict"].get("net.image")
         if saved is not None and not self.net.image.numel():  # loaded outside a Trainer, where there are no data
-            self._place(torch.empty(saved.shape))
+            self._replace(torch.empty(saved.shape))
         super().on_load_checkpoint(checkpoint)

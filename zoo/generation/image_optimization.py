@@ -1,7 +1,9 @@
-"""A picture that is optimised until it equals another: the simplest system there is.
+"""An image that is optimized until it equals another: the simplest system there is.
 
 Source: fast.ai, "From Deep Learning Foundations to Stable Diffusion", lesson 17A: what style transfer is built upon.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,9 @@ from zoo.generation.base import ImageOptimizer
 
 
 class ImageOptimization(ImageOptimizer):
-    """Mean squared error between pixels; logs PSNR in dB (of the range 0..1) besides. Arguments are `ImageOptimizer`'s.
+    """Minimizes the mean squared error between pixels; also logs PSNR in dB (of the range 0..1).
+
+    The arguments are those of `ImageOptimizer`.
 
     >>> ImageOptimization().start
     'noise'
@@ -25,7 +29,7 @@ class ImageOptimization(ImageOptimizer):
         "psnr": Axis("Likeness", "PSNR in dB", "{:.1f} dB", better="max"),
     }
 
-    def __init__(self, start: str = "noise", **task_options) -> None:
+    def __init__(self, start: str = "noise", **task_options: Any) -> None:
         super().__init__(start, **task_options)
         self.save_hyperparameters(ignore=["optimizer", "schedule"])
 

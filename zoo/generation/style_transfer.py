@@ -1,11 +1,13 @@
-"""A picture that shows what one picture shows, painted as another is. C channels, H W h w heights and widths.
+"""Style transfer: an image with the content of one image and the style of another. H W h w heights and widths.
 
-Gatys, Ecker and Bethge 2016, "Image Style Transfer Using Convolutional Neural Networks": a picture is optimised until
-its features in a trained net are those of the content, and their Gram matrices those of the style.
+Gatys, Ecker and Bethge 2016, "Image Style Transfer Using Convolutional Neural Networks": an image is optimized until
+its features in a trained network are those of the content, and their Gram matrices those of the style. C channels.
 
 Differs from the paper in one thing: each layer's distance is divided by the mean square of its target. So the loss is
-a relative error, 1 for a net that sees nothing, and weights mean the same at each layer, of each backbone.
+a relative error, 1 for features that are all zero, and weights mean the same at each layer, of each backbone.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ from callbacks.figures.axis import loss_axis
 from datamodules.batches import ContentStyle
 from zoo.generation.base import ADAM, ImageOptimizer
 from zoo.parts.features import Features
-from zoo.parts.losses import gram, gram_distance
+from zoo.parts.losses import gram, gram_distance, mean_square
 from zoo.parts.optim.schedules import Constant
 from zoo.system import ScheduleCallable
 
@@ -25,17 +27,17 @@ CONTENT = {"relu3_1": 1.0}
 
 
 class StyleTransfer(ImageOptimizer):
-    """Paints the content in the style. Works with L-BFGS too: one training step is then one call of its `step`.
+    """Renders the content in the style. Works with L-BFGS too: one training step is then one call of its `step`.
 
     Args:
         backbone, weights: see `zoo.parts.features.Features`.
-        content_layers, style_layers: layer -> weight; with no style layers it needs no style.
-        balance: what the style counts against the content.
+        content_layers, style_layers: layer -> weight; without style layers no style is needed.
+        balance: weight of the style relative to the content.
         start, optimizer, schedule: see `ImageOptimizer`.
 
     Raises:
-        ValueError: if there are style layers but the data have no style; and as `Features`.
-        FileNotFoundError: if the weights can't be had.
+        ValueError: if there are style layers but the data have no style; see also `Features`.
+        FileNotFoundError: see `Features`.
 
     >>> StyleTransfer("squeezenet1_0", None, content_layers={"fire2": 1.0}, style_layers={"relu1": 1.0}).layers
     ['fire2', 'relu1']
@@ -64,22 +66,22 @@ class StyleTransfer(ImageOptimizer):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         self.targets = None
-        if self.style_layers and self.trainer.datamodule.pictures.style is None:
-            raise ValueError("the data have no style: expected two pictures; add data.style, or set style_layers to {}")
+        if self.style_layers and self.pictures.style is None:
+            raise ValueError("the data have no style: expected two images; add data.style, or set style_layers to {}")
 
     def losses(self, batch: ContentStyle, split: str) -> dict[str, Tensor]:
-        if self.targets is None:  # they stay the same all the time
+        if self.targets is None:  # they never change
             self.targets = self._targets(batch)
         maps, (contents, styles) = self.features(self.net()), self.targets
         content = style = self.net.image.new_zeros(())
         for layer, weight in self.content_layers.items():
             target = contents[layer]
-            content = content + weight * F.mse_loss(maps[layer].float(), target) / _mean_square(target)
+            content = content + weight * F.mse_loss(maps[layer].float(), target) / mean_square(target)
         for layer, weight in self.style_layers.items():
             target = styles[layer]
-            style = style + weight * gram_distance(maps[layer], target).mean() / _mean_square(target)
-        parts = {"content": content, "style": style} if self.style_layers else {"content": content}
-        return {"loss": content + self.balance * style} | parts
+            style = style + weight * gram_distance(maps[layer], target).mean() / mean_square(target)
+        terms = {"content": content, "style": style} if self.style_layers else {"content": content}
+        return {"loss": content + self.balance * style} | terms
 
     @torch.no_grad()
     def _targets(self, batch: ContentStyle) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -93,11 +95,11 @@ class StyleTransfer(ImageOptimizer):
 
 
 class ContentReconstruction(StyleTransfer):
-    """Style transfer without the style: what of a picture is left in a layer's features (the paper's figure 1).
+    """Style transfer without the style, which shows what a layer's features keep of an image (the paper's figure 1).
 
     Args:
         content_layers: layer -> weight.
-        the others: see `StyleTransfer`.
+        backbone, weights, start, task_options: see `StyleTransfer`.
     """
 
     def __init__(
@@ -106,10 +108,14 @@ class ContentReconstruction(StyleTransfer):
         weights: str | None = "DEFAULT",
         content_layers: dict[str, float] = CONTENT,
         start: str = "noise",
-        **task_options,
+        **task_options: Any,
     ) -> None:
-        super().__init__(backbone, weights, content_layers, {}, balance=0.0, start=start, **task_options)
-
-
-def _mean_square(target: Tensor) -> Tensor:
-    return target.square().mean().clamp_min(1e-12)
+        super().__init__(
+            backbone=backbone,
+            weights=weights,
+            content_layers=content_layers,
+            style_layers={},
+            balance=0.0,
+            start=start,
+            **task_options,
+        )

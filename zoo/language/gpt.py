@@ -1,10 +1,11 @@
 """GPT: predicts the next token. B batch, T tokens, D width, V vocabulary.
 
-Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", with what is usual since as options.
+Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", with later improvements as options.
 """
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,24 +16,24 @@ from zoo.parts.attention import Block, Cache, initialize_gpt2
 
 
 class Stem(nn.Module):
-    """Embeds tokens and, unless `context` is 0, their places."""
+    """The sum of token embedding and, unless `context` is 0, position embedding."""
 
     def __init__(self, vocab_size: int, dim: int, context: int, dropout: float) -> None:
         super().__init__()
         self.token = nn.Embedding(vocab_size, dim)
-        self.place = nn.Embedding(context, dim) if context else None
+        self.position = nn.Embedding(context, dim) if context else None
         self.drop = nn.Dropout(dropout)
 
     def forward(self, input_ids: Tensor, start: int = 0) -> Tensor:
-        """(B, T) int64 -> (B, T, D); the first token stands at place `start`."""
+        """(B, T) int64 -> (B, T, D); `start` is the position of the first token."""
         x = self.token(input_ids)
-        if self.place is not None:
-            x = x + self.place.weight[start : start + input_ids.size(1)]
+        if self.position is not None:
+            x = x + self.position.weight[start : start + input_ids.size(1)]
         return self.drop(x)
 
 
 class GPTNet(nn.Module):
-    """Token and place embeddings, causal transformer blocks, a norm, and a linear layer to the vocabulary.
+    """Token and position embeddings, causal transformer blocks, a norm, and a linear layer to the vocabulary.
 
     Args:
         vocab_size: V.
@@ -42,11 +43,11 @@ class GPTNet(nn.Module):
         dim: D.
         dropout: of embeddings, attention weights and branches.
         bias: in linear layers and norms.
-        rotary: places by rotation of queries and keys instead of learned embeddings (Su et al. 2021).
+        rotary: positions by rotation of queries and keys (Su et al. 2021) instead of learned embeddings.
         rms_norm: root-mean-square norm (Zhang and Sennrich 2019) instead of layer norm.
         squared_relu: as activation (So et al. 2021) instead of GELU in its tanh form.
-        tied: one matrix embeds the tokens and scores them (Press and Wolf 2017).
-        fused: attention by torch's fused function, or written out.
+        tied: the embedding matrix of the tokens is also the output matrix (Press and Wolf 2017).
+        fused: see `zoo.parts.attention.attention`.
 
     Shape: (B, T) int64 -> (B, T, V).
     """
@@ -86,7 +87,7 @@ class GPTNet(nn.Module):
         """
         Args:
             input_ids: (B, T) int64.
-            caches: one a block, of the tokens before these; they grow by these.
+            caches: one for each block, of the tokens before `input_ids`; they grow by these.
 
         Raises:
             ValueError: if there are more tokens than the context holds.
@@ -94,29 +95,31 @@ class GPTNet(nn.Module):
         start = len(caches[0]) if caches else 0
         if start + input_ids.size(1) > self.context:
             raise ValueError(
-                f"{start + input_ids.size(1)} tokens don't fit a context of {self.context}: expected no more; cut them"
+                f"{start + input_ids.size(1)} tokens don't fit a context of {self.context}: expected no more; "
+                "shorten the text"
             )
         x = self.stem(input_ids, start)
-        for block, cache in zip(self.blocks, caches or [None] * len(self.blocks), strict=True):
+        own: list[Cache | None] = [*caches] if caches else [None] * len(self.blocks)
+        for block, cache in zip(self.blocks, own, strict=True):
             x = block(x, cache=cache)
         return self.head(x)
 
 
-def draw(
+def sample_token(
     logits: Tensor,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Tokens drawn from softmax(logits / temperature), restricted to the likely ones.
+    """Samples tokens from softmax(logits / temperature), optionally only from the most likely ones.
 
     Args:
         logits: (B, V).
-        temperature: 0 takes the likeliest token, 1 draws as the model says.
-        top_k: draw from the k likeliest only; 0 from all.
-        top_p: then from the fewest likeliest that hold this share of the probability (Holtzman et al. 2020, "The
-            Curious Case of Neural Text Degeneration", section 3.1); 1 from all.
+        temperature: 0 takes the most likely token, 1 samples from the distribution of the model.
+        top_k: sample from the k most likely tokens only; 0 for all.
+        top_p: nucleus sampling: then from the smallest set with this total probability (Holtzman et al. 2020, "The
+            Curious Case of Neural Text Degeneration", section 3.1); 1 for all.
         generator: of the random numbers, on the device of the logits.
 
     Returns:
@@ -137,7 +140,7 @@ def draw(
         scores[:, top_k:] = -torch.inf
     probability = scores.softmax(-1)
     if top_p < 1:
-        before = probability.cumsum(-1) - probability  # the share held by likelier ones
+        before = probability.cumsum(-1) - probability  # the total probability of more likely tokens
         probability = probability.masked_fill(before >= top_p, 0.0)
     return order.gather(-1, probability.multinomial(1, generator=generator))[:, 0]
 
@@ -149,6 +152,8 @@ class GPT(LanguageModel):
     >>> [len(token) for token in model.generate(torch.zeros(3, 4, dtype=torch.int64), num_tokens=2)]
     [3, 3]
     """
+
+    net: GPTNet
 
     def __init__(
         self,
@@ -164,11 +169,12 @@ class GPT(LanguageModel):
         squared_relu: bool = False,
         tied: bool = True,
         fused: bool = True,
-        **task_options,
+        **task_options: Any,
     ) -> None:
         net = GPTNet(
-            vocab_size, context, num_layers=num_layers, num_heads=num_heads, dim=dim, dropout=dropout, bias=bias,
-            rotary=rotary, rms_norm=rms_norm, squared_relu=squared_relu, tied=tied, fused=fused,
+            vocab_size=vocab_size, context=context, num_layers=num_layers, num_heads=num_heads, dim=dim,
+            dropout=dropout, bias=bias, rotary=rotary, rms_norm=rms_norm, squared_relu=squared_relu, tied=tied,
+            fused=fused,
         )  # fmt: skip
         super().__init__(net, vocab_size, context, **task_options)
 
@@ -183,29 +189,29 @@ class GPT(LanguageModel):
         generator: torch.Generator | None = None,
         cached: bool = True,
     ) -> Iterator[Tensor]:
-        """Continues texts token by token, in the mode (train or eval) that the module is in.
+        """Continues texts token by token, in the mode (train or eval) of the module.
 
-        A text longer than the context T is seen through a window that slides by T/2: of n tokens the model sees the
-        last n - s, where s is the least multiple of T/2 that leaves T or fewer. A cache so serves T/2 tokens at least
-        before it is filled anew, and keeps nothing of tokens outside the window: with and without it, all is equal.
+        Of a text longer than the context T the model sees a window that moves in steps of T/2: of n tokens the last
+        n - s, where s is the least multiple of T/2 that leaves T or fewer. So a cache lasts for T/2 tokens at least
+        until it is filled again, and holds nothing of tokens outside the window: the result is the same without it.
 
         Args:
-            input_ids: (B, T) int64, what the texts begin with, one token or more.
-            num_tokens: how many follow.
-            temperature, top_k, top_p, generator: see `draw`.
+            input_ids: (B, T) int64, the beginning of the texts, one token or more.
+            num_tokens: number of tokens to add.
+            temperature, top_k, top_p, generator: see `sample_token`.
             cached: keep keys and values, so that a step costs one token instead of T.
 
         Yields:
             (B,) int64, the next token of each text.
         """
-        ids, caches, start = input_ids, None, 0
-        slide = max(1, self.context // 2)
+        ids, caches, start, seen = input_ids, [Cache() for _ in self.net.blocks], 0, 0
+        stride = max(1, self.context // 2)
         for _ in range(num_tokens):
-            begin = max(0, -(-(ids.size(1) - self.context) // slide)) * slide
-            if caches is None or not cached or begin != start:
-                caches, seen, start = [Cache() for _ in self.net.blocks], begin, begin
+            begin = max(0, -(-(ids.size(1) - self.context) // stride)) * stride
+            if not cached or begin != start:
+                caches, start, seen = [Cache() for _ in self.net.blocks], begin, begin
             logits = self.net(ids[:, seen:], caches)[:, -1]
             seen = ids.size(1)
-            token = draw(logits, temperature, top_k, top_p, generator)
+            token = sample_token(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
             yield token
             ids = torch.cat((ids, token[:, None]), dim=1)

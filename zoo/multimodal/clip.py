@@ -1,14 +1,15 @@
-"""Images and sentences in one space.
+"""CLIP: embeds images and sentences in one space, where matching ones are close.
 
-B batch, T tokens, D width of the space, N pictures, S sentences, P phrasings, K classes.
+B batch, T tokens, D dimension of the space, N images, S sentences, P phrasings, K classes.
 
-Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (CLIP), sections 2.3 to 2.5
-and figure 3, at a size that a CPU trains in a minute or two.
+Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", sections 2.3 to 2.5 and
+figure 3, at a size that a CPU trains in a minute or two.
 """
 
 import math
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,38 +27,40 @@ from zoo.parts.optim.schedules import OneCycle
 from zoo.system import ScheduleCallable, System
 
 MUON = partial(Muon, lr=0.02, adam_lr=0.003)
-FIRST_SCALE, MAX_SCALE = 1 / 0.07, 100.0  # section 2.5
+INITIAL_SCALE, MAX_SCALE = 1 / 0.07, 100.0  # of the similarities, one divided by the temperature; section 2.5
 
 
 def contrastive_loss(logits: Tensor, label: Tensor | None = None) -> Tensor:
-    """Symmetric cross-entropy of a square of similarities (figure 3): each image picks its sentence, and the reverse.
+    """Symmetric cross-entropy of a square of similarities (figure 3): of images over sentences, and the reverse.
 
-    Differs from the paper in what it does with pairs that say the same. There every other sentence of the batch is
-    wrong; among few possible sentences that would punish right answers. Here the target is shared evenly among all
-    columns of the same label, as in Yang et al. 2022, "Unified Contrastive Learning", and the entropy of that
-    target is taken off, so that 0 is perfect. Where all labels differ, it is the paper's loss.
+    Differs from the paper in the treatment of pairs with the same meaning. There every other sentence of the batch is
+    wrong; with few possible sentences that would penalize right answers. Here the target is distributed evenly over all
+    columns of the same label, as in Yang et al. 2022, "Unified Contrastive Learning", and the entropy of that target is
+    subtracted, so that 0 is perfect. If all labels differ, it is the paper's loss.
 
     Args:
         logits: (B, B), images in rows, their sentences in the same order in columns.
-        label: (B,); equal where pairs say the same. None: all differ.
+        label: (B,); equal if pairs have the same meaning. None: all differ.
 
     Returns:
         Scalar in nats, float32.
 
-    >>> float(contrastive_loss(torch.zeros(4, 4)))  # guessing among four
+    >>> float(contrastive_loss(torch.zeros(4, 4)))  # chance level of four
     1.3862943649291992
     """
     label = torch.arange(len(logits), device=logits.device) if label is None else label
     same = (label[:, None] == label).float()
     target, logits = same / same.sum(1, keepdim=True), logits.float()
-    ways = (F.kl_div(way.log_softmax(1), target, reduction="batchmean") for way in (logits, logits.T))
-    return sum(ways) / 2
+    by_image, by_sentence = (
+        F.kl_div(scores.log_softmax(1), target, reduction="batchmean") for scores in (logits, logits.T)
+    )
+    return (by_image + by_sentence) / 2
 
 
 class ImageEncoder(nn.Module):
     """Convolutions at strides 1, 2, 2 ..., global max-pooling, projection.
 
-    By the maximum, because what a sentence names may fill a small part of the picture.
+    The maximum, because an object that a sentence names may fill a small part of the image.
 
     Args:
         dim: D.
@@ -78,12 +81,12 @@ class ImageEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """A transformer, and the mean of what it makes of each token.
+    """A transformer, and the mean of its outputs over the tokens.
 
     Differs from the paper (section 2.4) in attention to both sides and in the mean, where the paper reads a causal
-    transformer at the last token; in branches whose last layer starts at zero (Zhang et al. 2019, "Fixup
-    Initialization", section 3), so that it begins as a bag of words and learns what order adds: both help to read
-    phrasings that it never saw. Also in rotary positions, which set no limit to the length of a sentence.
+    transformer at the last token; in residual branches whose last layer starts at zero (Zhang et al. 2019, "Fixup
+    Initialization", section 3), so that it starts as a bag of words and learns the effect of the order: both help with
+    phrasings that were not trained. Also in rotary positions, which do not limit the length of a sentence.
 
     Args:
         dim: D.
@@ -96,12 +99,12 @@ class TextEncoder(nn.Module):
     def __init__(self, dim: int, vocab_size: int, width: int, depth: int, num_heads: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocab_size, width)
-        self.blocks = nn.ModuleList(Block(width, num_heads, rotary=True) for _ in range(depth))
+        blocks = [Block(width, num_heads, rotary=True) for _ in range(depth)]
+        for block in blocks:
+            for parameter in chain.from_iterable(layer.parameters() for layer in block.last_layers()):
+                nn.init.zeros_(parameter)
+        self.blocks = nn.ModuleList(blocks)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim, bias=False))
-        for block in self.blocks:
-            for last in (block.attention.out, block.mlp[-1]):
-                nn.init.zeros_(last.weight)
-                nn.init.zeros_(last.bias)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         x = self.embed(input_ids)
@@ -114,7 +117,8 @@ class TextEncoder(nn.Module):
 class CLIPNet(nn.Module):
     """Two encoders into one space, and the scale (the inverse temperature) of their similarities.
 
-    Args: those of `CLIP`.
+    Args:
+        the same as of `CLIP`.
     """
 
     def __init__(
@@ -128,9 +132,9 @@ class CLIPNet(nn.Module):
         text_heads: int,
     ) -> None:
         super().__init__()
-        self.image = ImageEncoder(dim, in_channels, tuple(widths)).to(memory_format=torch.channels_last)
+        self.image = ImageEncoder(dim, in_channels, widths).to(memory_format=torch.channels_last)
         self.text = TextEncoder(dim, vocab_size, width=text_width, depth=text_depth, num_heads=text_heads)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
 
     @property
     def cam_target(self) -> nn.Module:
@@ -145,7 +149,7 @@ class CLIPNet(nn.Module):
         return F.normalize(self.text(input_ids, attention_mask).float(), dim=-1)
 
     def similarity(self, image: Tensor, text: Tensor) -> Tensor:
-        """Embeddings (B, D), (S, D) -> cosine times scale (B, S), float32 also under autocast: the scale is large."""
+        """Embeddings (B, D), (S, D) -> cosines times scale (B, S), float32 also under autocast: the scale is large."""
         with torch.autocast(image.device.type, enabled=False):
             return self.log_scale.exp() * image @ text.T
 
@@ -155,7 +159,11 @@ class CLIPNet(nn.Module):
 
 
 class Recall(Metric):
-    """Share of sentences that have a right picture among their `k` best, over all pairs evaluated, of all ranks."""
+    """Share of sentences with a right image among the `k` most similar of all evaluated images, of all ranks."""
+
+    image: list[Tensor]
+    text: list[Tensor]
+    label: list[Tensor]
 
     def __init__(self, k: int) -> None:
         super().__init__()
@@ -171,30 +179,30 @@ class Recall(Metric):
     def compute(self) -> Tensor:
         image, text, label = (dim_zero_cat(state) for state in (self.image, self.text, self.label))
         k = min(self.k, len(image))
-        best = torch.cat([(some @ image.T).topk(k).indices for some in text.split(1000)])  # never all similarities
+        best = torch.cat([(part @ image.T).topk(k).indices for part in text.split(1000)])  # to bound the memory
         return (label[best] == label[:, None]).any(1).float().mean()
 
 
 class CLIP(System):
-    """Trains the encoders so that each picture of a batch finds its sentence, and each sentence its picture.
+    """Trains the encoders so that in a batch each image is closest to its sentence, and each sentence to its image.
 
-    On several devices the batch is that of all of them. Evaluation logs, by split:
-    `acc`, zero-shot (section 3.1): for each picture and each phrasing apart, whether the right one of the K sentences
-    of that phrasing is the nearest, if the datamodule has `prompts(split)`, tokens and mask, each (P, K, T);
-    `acc_new`, the same for the classes that it names as never trained, `new_classes`;
-    `recall_1`, `recall_5`: a sentence of the data finds a picture that it is true of among the 1 or 5 nearest of all;
-    `loss`, which depends on the size of the batch, as there is more to choose from in a large one.
+    With several devices the batch is the global one. Evaluation logs for each split:
+    `acc`, zero-shot accuracy (section 3.1), if the datamodule has `prompts(split)`, tokens and mask, each (P, K, T):
+    for each image and each phrasing, whether the right one of the K sentences of that phrasing is the most similar;
+    `acc_new`, the same for the classes that were not trained, the datamodule's `new_classes`;
+    `recall_1`, `recall_5`: share of sentences with a right image among the 1 or 5 most similar of all images;
+    `loss`, which depends on the size of the batch: a larger one has more alternatives.
 
     Args:
         vocab_size: number of tokens.
         dim: D.
         in_channels, widths: of the image encoder.
         text_width, text_depth, text_heads: of the text encoder.
-        share_targets: pairs of equal label count as equal, see `contrastive_loss`; else every pair is its own.
+        share_targets: pairs of equal label have the same meaning, see `contrastive_loss`; else all pairs differ.
         optimizer, schedule: see `System`.
 
     Raises:
-        ValueError: if the data have another number of tokens.
+        ValueError: see `System`.
     """
 
     axes = System.axes | {
@@ -204,6 +212,8 @@ class CLIP(System):
         "recall_1": percent_axis("Recall at 1", "recall"),
         "recall_5": percent_axis("Recall at 5", "recall"),
     }
+
+    net: CLIPNet
 
     def __init__(
         self,
@@ -221,7 +231,13 @@ class CLIP(System):
         super().__init__(optimizer, schedule)
         self.save_hyperparameters(ignore=["optimizer", "schedule"])
         self.net = CLIPNet(
-            vocab_size, dim, in_channels, widths, text_width=text_width, text_depth=text_depth, text_heads=text_heads
+            vocab_size=vocab_size,
+            dim=dim,
+            in_channels=in_channels,
+            widths=widths,
+            text_width=text_width,
+            text_depth=text_depth,
+            text_heads=text_heads,
         )
         self.vocab_size, self.share_targets = vocab_size, share_targets
         self._class_embeddings: dict[str, tuple[Tensor, torch.Size]] = {}
@@ -236,10 +252,10 @@ class CLIP(System):
         return self.net(image, input_ids, attention_mask)
 
     def rank(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N, C, H, W) in the order in which they fit each of S sentences.
+        """Ranks images (N, C, H, W) by their similarity to each of S sentences.
 
         Returns:
-            Indices of the images, best first, (S, N) int64, and their cosines with the sentence (S, N).
+            Indices of the images, most similar first, (S, N) int64, and their cosines with the sentence (S, N).
         """
         with torch.inference_mode():
             cosine = self.net.encode_text(input_ids, attention_mask) @ self.net.encode_image(image).T
@@ -250,15 +266,16 @@ class CLIP(System):
         image, text = self.net.encode_image(batch.image), self.net.encode_text(batch.input_ids, batch.attention_mask)
         label = batch.label
         if split == "train":
-            # Each rank works out the loss of the global batch. The gradients of what was gathered come back as a sum
-            # over the ranks, DDP takes the mean of those of the parameters: together the gradient of the global loss.
-            image, text = (self.all_gather(x, sync_grads=True).flatten(0, -2) for x in (image, text))
-            label = self.all_gather(label).flatten()
+            # Each rank computes the loss of the global batch. The gradients of the gathered tensors are summed over
+            # the ranks, DDP averages those of the parameters: together they are the gradient of the global loss.
+            embeddings: Any = self.all_gather((image, text), sync_grads=True)
+            image, text = (x.flatten(0, -2) for x in embeddings)
+            labels: Any = self.all_gather(label)
+            label = labels.flatten()
         else:
             for k in (1, 5):
                 self.log_metric(f"{split}/recall_{k}", image, text, label, prog_bar=k == 1)
-            if hasattr(self.trainer.datamodule, "prompts"):
-                self._zero_shot(image, label, split)
+            self._zero_shot(image, label, split)
         logits = self.net.similarity(image, text)
         loss = contrastive_loss(logits, label if self.share_targets else None)
         self.log_metric(f"{split}/loss", loss.detach(), len(label))
@@ -269,13 +286,13 @@ class CLIP(System):
             "text_embedding": text.detach(),
         }
 
-    def optimizer_step(self, *args, **kwargs) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         with torch.no_grad():
             self.net.log_scale.clamp_(max=math.log(MAX_SCALE))
 
     def on_validation_epoch_start(self) -> None:
-        self._class_embeddings = {}  # split -> embeddings (P * K, D) of the sentences to choose from, and (P, K)
+        self._class_embeddings = {}  # split -> embeddings (P * K, D) of the sentences of all classes, and (P, K)
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -283,7 +300,9 @@ class CLIP(System):
         return self.net.encode_image(batch.image)
 
     def _zero_shot(self, image: Tensor, label: Tensor, split: str) -> None:
-        data = self.trainer.datamodule
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not hasattr(data, "prompts"):
+            return
         if split not in self._class_embeddings:
             input_ids, mask = self.transfer_batch_to_device(data.prompts(split), self.device, 0)
             text = self.net.encode_text(input_ids.flatten(0, 1), mask.flatten(0, 1))

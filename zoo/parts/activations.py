@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class GeneralReLU(nn.Module):
-    """Leaky ReLU, moved down and optionally capped, so that its output can have mean zero.
+    """Leaky ReLU, shifted down and optionally capped, so that its output can have mean zero.
 
     Source: fast.ai, "From Deep Learning Foundations to Stable Diffusion", lesson 17.
 
@@ -31,7 +31,7 @@ class GeneralReLU(nn.Module):
 
 
 class SquaredReLU(nn.Module):
-    """max(0, x)**2, of which So et al. 2021, "Primer", section 3, found that it suits transformers.
+    """The square of the ReLU, max(0, x)**2, which So et al. 2021, "Primer", section 3, found to suit transformers.
 
     Shape: any -> the same.
     """
@@ -41,7 +41,7 @@ class SquaredReLU(nn.Module):
 
 
 class SReLU(nn.Module):
-    """A line bent at two places, of which places and slopes are learnt; channels may differ in them.
+    """S-shaped ReLU: a line with two bends, whose positions and outer slopes are learned, for each channel or shared.
 
         a_r (x - t_r) + t_r  above t_r,      x  between,      a_l (x - t_l) + t_l  below t_l
 
@@ -50,20 +50,20 @@ class SReLU(nn.Module):
 
     Args:
         num_parameters: C, for four parameters to each channel; 1 for the same four in all (as in `torch.nn.PReLU`).
-        leak: first slope a_l below t_l, which starts at 0. The slope a_r above t_r starts at 1.
-        upper: first t_r.
+        leak: initial slope a_l below t_l, which starts at 0. The slope a_r above t_r starts at 1.
+        upper: initial t_r.
 
     Shape: (B, C, ...) -> the same; any, if `num_parameters` is 1.
     """
 
     def __init__(self, num_parameters: int = 1, leak: float = 0.2, upper: float = 1.0) -> None:
         super().__init__()
-        first = {"t_l": 0.0, "a_l": leak, "t_r": upper, "a_r": 1.0}
-        for name, value in first.items():
-            self.register_parameter(name, nn.Parameter(torch.full((num_parameters,), value)))
+        self.t_l, self.a_l, self.t_r, self.a_r = (
+            nn.Parameter(torch.full((num_parameters,), value)) for value in (0.0, leak, upper, 1.0)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         shape = (-1, *[1] * (x.ndim - 2)) if x.ndim > 1 else (-1,)
         t_l, a_l, t_r, a_r = (p.view(shape) for p in (self.t_l, self.a_l, self.t_r, self.a_r))
-        # The identity and what each bend adds to it; learning may push t_l over t_r, and both bends then count.
+        # The identity and what each bend adds to it; training may push t_l over t_r, and both bends then count.
         return x + (a_r - 1) * F.relu(x - t_r) + (1 - a_l) * F.relu(t_l - x)

@@ -19,17 +19,18 @@ def attention(
     dropout: float = 0.0,
     fused: bool = True,
 ) -> Tensor:
-    """Means of the values, weighted by softmax(query . key / sqrt(E)) (equation 1).
+    """Scaled dot-product attention: means of the values, weighted by softmax(query . key / sqrt(E)) (equation 1).
 
     Args:
         query: (B, N, T, E).
         key, value: (B, N, S, E).
-        mask: bool, broadcastable to (B, N, T, S), true where a query may see a key; None for everywhere. The output
-            of a query that may see none is 0.
-        causal: no query sees later keys. The last query stands at the last key, so with a cache S may exceed T;
-            torch's `is_causal` lets the first query stand at the first key instead.
+        mask: bool, broadcastable to (B, N, T, S), true where a query may attend to a key; None for everywhere. The
+            output of a query that may attend to no key is 0.
+        causal: no query attends to later keys. The last query has the position of the last key, so with a cache S may
+            exceed T; torch's `is_causal` aligns the first query with the first key instead.
         dropout: share of weights that are dropped.
-        fused: by `F.scaled_dot_product_attention`, which never holds all weights, or written out; equal results.
+        fused: compute by `F.scaled_dot_product_attention`, which never holds all weights, or step by step; the results
+            are equal.
 
     Returns:
         (B, N, T, E)
@@ -44,30 +45,30 @@ def attention(
     scores = query @ key.transpose(-2, -1) / query.size(-1) ** 0.5
     if mask is None:
         weights = scores.softmax(-1)
-    else:  # not -inf, of which softmax would make nan in rows that see nothing
+    else:  # not -inf, of which softmax would make NaN in rows that are masked completely
         weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(~mask, 0.0)
     return F.dropout(weights, dropout).to(value.dtype) @ value
 
 
 def rotate(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
-    """Rotary positions: turns each pair (x[i], x[i + E/2]) of place p by the angle p / base**(2i / E).
+    """Rotary position embedding: rotates each pair (x[i], x[i + E/2]) at position p by the angle p / base**(2i / E).
 
-    The dot product of a query and a key that were turned depends on the distance of their places only.
+    The dot product of a rotated query and a rotated key depends only on the distance of their positions.
     Su et al. 2021, "RoFormer", section 3.2.2; differs from it in which coordinates are paired.
 
     Args:
         x: (..., T, E), E even.
-        start: place of the first; those behind it follow.
+        start: position of the first of the T; the others follow.
 
     Returns:
         The same shape and type; computed in float32 at least.
     """
     length, half = x.size(-2), x.size(-1) // 2
-    exact = {"device": x.device, "dtype": torch.promote_types(x.dtype, torch.float32)}
-    place = torch.arange(start, start + length, **exact)
-    angle = place[:, None] * base ** (-torch.arange(half, **exact) / half)
+    device, dtype = x.device, torch.promote_types(x.dtype, torch.float32)
+    position = torch.arange(start, start + length, device=device, dtype=dtype)
+    angle = position[:, None] * base ** (-torch.arange(half, device=device, dtype=dtype) / half)
     cos, sin = angle.cos(), angle.sin()
-    first, second = x.to(exact["dtype"]).chunk(2, dim=-1)
+    first, second = x.to(dtype).chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1).to(x.dtype)
 
 
@@ -75,27 +76,28 @@ class Cache:
     """The keys and values (B, N, S, E) of the tokens that an attention layer has seen; empty at first."""
 
     def __init__(self) -> None:
-        self.key = self.value = None
+        self.key: Tensor | None = None
+        self.value: Tensor | None = None
 
     def __len__(self) -> int:
         return 0 if self.key is None else self.key.size(2)
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Takes up those of the next tokens; returns all."""
-        if self.key is not None:
+        """Appends the keys and values of the next tokens; returns all."""
+        if self.key is not None and self.value is not None:
             key, value = torch.cat((self.key, key), dim=2), torch.cat((self.value, value), dim=2)
         self.key, self.value = key, value
         return key, value
 
 
 class MultiHeadAttention(nn.Module):
-    """N attentions side by side on projections of their own (section 3.2.2).
+    """N attentions in parallel, each on linear projections of its own (section 3.2.2).
 
     Args:
         dim: D.
         num_heads: N, which divides D.
-        causal: no token sees later ones.
-        rotary: tells queries and keys their places by rotation; needs an even D / N.
+        causal: no token attends to later ones.
+        rotary: encodes positions by rotating queries and keys (`rotate`); needs an even D / N.
         bias: of the four projections.
         dropout: of the weights, in training.
         fused: see `attention`.
@@ -103,7 +105,7 @@ class MultiHeadAttention(nn.Module):
     Shape: (B, T, D) -> (B, T, D).
 
     Raises:
-        ValueError: if N doesn't divide D, or rotary positions meet an odd D / N.
+        ValueError: if N does not divide D, or D / N is odd with rotary positions.
 
     >>> layer = MultiHeadAttention(32, num_heads=4, causal=True)
     >>> layer(torch.zeros(2, 10, 32)).shape
@@ -136,13 +138,13 @@ class MultiHeadAttention(nn.Module):
         Args:
             x: (B, T, D).
             memory: (B, S, D), what is attended to instead of x (cross attention).
-            mask: bool, true where there is something to see: (B, S) for keys, or broadcastable to (B, N, T, S).
+            mask: bool, true where there is something to attend to: (B, S) for keys, or broadcastable to (B, N, T, S).
             cache: of the tokens before x, which grows by x.
         """
         source = x if memory is None else memory
         query, key, value = (
-            layer(of).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for layer, of in ((self.query, x), (self.key, source), (self.value, source))
+            layer(inputs).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for layer, inputs in ((self.query, x), (self.key, source), (self.value, source))
         )
         if self.rotary:
             start = 0 if cache is None else len(cache)
@@ -152,12 +154,12 @@ class MultiHeadAttention(nn.Module):
         if mask is not None and mask.ndim == 2:
             mask = mask[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
-        mixed = attention(query, key, value, mask, self.causal, dropout, self.fused)
+        mixed = attention(query, key, value, mask=mask, causal=self.causal, dropout=dropout, fused=self.fused)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
-    """Attention, then two layers token by token, each beside a shortcut, each behind a norm.
+    """A transformer block: attention, then two layers token by token, as two residual branches, each pre-normalized.
 
     Pre-norm, as in Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3.
 
@@ -167,7 +169,7 @@ class Block(nn.Module):
             layers, dropout also that of the two branches.
         norm: makes a norm of D channels.
         act: makes the activation between the two layers.
-        expand: how much wider than D they are in between.
+        expand: their inner width as a multiple of D.
 
     Shape: (B, T, D) -> (B, T, D).
     """
@@ -198,9 +200,13 @@ class Block(nn.Module):
         x = x + self.drop(self.attention(self.norm1(x), mask=mask, cache=cache))
         return x + self.drop(self.mlp(self.norm2(x)))
 
+    def last_layers(self) -> tuple[nn.Module, nn.Module]:
+        """The last layers of the two branches, whose outputs are added to the residual stream."""
+        return self.attention.out, self.mlp[-1]
+
 
 def initialize_gpt2(net: nn.Module) -> None:
-    """Initialises all linear layers, embeddings and blocks of a transformer, in place.
+    """Initializes all linear layers, embeddings and blocks of a transformer as GPT-2, in place.
 
     Weights are normal with standard deviation 0.02, biases 0. The layers that add to the residual stream, two in each
     of L blocks, are scaled by 1 / sqrt(2 L), so that the stream doesn't grow with the depth (Radford et al. 2019,
@@ -219,5 +225,5 @@ def initialize_gpt2(net: nn.Module) -> None:
     blocks = [module for module in net.modules() if isinstance(module, Block)]
     with torch.no_grad():
         for block in blocks:
-            for layer in (block.attention.out, block.mlp[-1]):
+            for layer in block.last_layers():
                 layer.weight /= (2 * len(blocks)) ** 0.5

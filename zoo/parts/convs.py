@@ -4,8 +4,8 @@ from torch import nn
 
 
 def conv_norm_act(
-    inputs: int,
-    outputs: int,
+    in_channels: int,
+    out_channels: int,
     kernel_size: int = 3,
     stride: int = 1,
     *,
@@ -16,18 +16,20 @@ def conv_norm_act(
 ) -> nn.Sequential:
     """Convolution without bias, optional 2x2 max-pooling, batch norm, optional ReLU.
 
-    By default padding keeps H and W at stride 1 for odd kernels. Pooling stands before the norm: the result is
-    almost the same as behind it, and the norm then runs over a quarter of the values.
+    By default padding keeps H and W at stride 1 for odd kernels. Pooling comes before the norm: the result is nearly
+    the same as pooling after the norm, which then runs over a quarter of the values.
 
     >>> import torch
     >>> conv_norm_act(3, 8, stride=2)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 8, 16, 16])
     """
     padding = kernel_size // 2 if padding is None else padding
-    layers = [nn.Conv2d(inputs, outputs, kernel_size, stride, padding, groups=groups, bias=False)]
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+    ]
     if pool:
         layers.append(nn.MaxPool2d(2))
-    layers.append(nn.BatchNorm2d(outputs))
+    layers.append(nn.BatchNorm2d(out_channels))
     if act:
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)

@@ -1,7 +1,8 @@
-"""Normalisation layers written out, and the rule about the bias before them.
+"""Normalization layers written out, and the rule about the bias before them.
 
-B batch, C channels, G groups; behind C any number of axes, such as H and W. All subtract a mean, divide by a standard
-deviation with eps inside the root, then scale and shift by learnt numbers. They differ in what is averaged over:
+B batch, C channels, G groups; C may be followed by any number of axes, such as H and W. All subtract a mean, divide by
+a standard deviation with eps inside the root, then scale and shift by learned numbers. They differ in what is averaged
+over:
 
     BatchNorm     B, H, W       a statistic for each channel; in evaluation those of training
     LayerNorm     C, H, W       for each sample
@@ -9,11 +10,12 @@ deviation with eps inside the root, then scale and shift by learnt numbers. They
     GroupNorm     C / G, H, W   for each sample and group of channels
 
 A system takes any callable that makes a norm from its channels: one of these, `torch.nn.BatchNorm2d`,
-`functools.partial(torch.nn.GroupNorm, 4)`. Statistics are computed in float32 (float64 for float64) whatever the input
-is, and the output has the input's type. Their parameters are named as torch's are.
+`functools.partial(torch.nn.GroupNorm, 4)`. Statistics are computed in float32 (float64 for float64) whatever the type
+of the input, and the output has the input's type. Their parameters are named as torch's are.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 
 NormCallable = Callable[[int], nn.Module]
 
-_TORCHS = (
+_TORCH_NORMS_PER_CHANNEL = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 )
@@ -30,15 +32,15 @@ _TORCHS = (
 def needs_bias(norm: nn.Module | None) -> bool:
     """Whether the layer before `norm` is to have a bias.
 
-    Not if the norm subtracts the mean of every channel: the bias would go with it, and its gradient is zero. Batch norm
-    and instance norm do; layer norm and group norm subtract a mean over several channels and keep the differences.
+    Not if the norm subtracts the mean of every channel: that removes the bias, too, and its gradient is zero. Batch
+    norm and instance norm do; layer norm and group norm subtract a mean over several channels and keep the differences.
 
     >>> [needs_bias(norm) for norm in (None, BatchNorm(8), nn.BatchNorm2d(8), LayerNorm(8), GroupNorm(8, groups=4))]
     [True, False, False, True, True]
     """
     if isinstance(norm, nn.GroupNorm):
         return norm.num_groups != norm.num_channels
-    return not (isinstance(norm, _TORCHS) or getattr(norm, "removes_channel_mean", False))
+    return not (isinstance(norm, _TORCH_NORMS_PER_CHANNEL) or getattr(norm, "removes_channel_mean", False))
 
 
 def standardize(x: Tensor, dims: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,8 +59,8 @@ def standardize(x: Tensor, dims: Sequence[int], eps: float) -> tuple[Tensor, Ten
     return (x - mean) * (var + eps).rsqrt(), mean, var
 
 
-class ChannelNorm(nn.Module):
-    """Base of the norms that scale and shift each channel by itself. Subclasses define `standardize`.
+class ChannelNorm(nn.Module, ABC):
+    """Base class of the norms that scale and shift each channel by itself. Subclasses define `standardize`.
 
     Args:
         channels: C.
@@ -79,14 +81,15 @@ class ChannelNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
+    @abstractmethod
     def standardize(self, x: Tensor) -> Tensor:
-        raise TypeError(f"{type(self).__name__} must define `standardize`")
+        """x (B, C, ...) with mean 0 and variance 1 over the axes of this norm, in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim < 2 or x.size(1) != self.channels:
             raise ValueError(f"{type(self).__name__} got {tuple(x.shape)}: expected (B, {self.channels}, ...)")
         y = self.standardize(x)
-        if self.weight is not None:
+        if self.weight is not None and self.bias is not None:
             y = y * along_channels(self.weight, x) + along_channels(self.bias, x)
         return y.to(x.dtype)
 
@@ -100,7 +103,7 @@ def along_channels(values: Tensor, x: Tensor) -> Tensor:
 
 
 class BatchNorm(ChannelNorm):
-    """Ioffe and Szegedy 2015, "Batch Normalization", algorithms 1 and 2.
+    """Batch normalization; Ioffe and Szegedy 2015, "Batch Normalization", algorithms 1 and 2.
 
     Training divides by the biased variance of the batch, while the running variance collects the unbiased one
     (n / (n - 1) times larger, n = B * H * W); so does torch.
@@ -111,8 +114,11 @@ class BatchNorm(ChannelNorm):
 
     Args:
         channels, eps, affine: see `ChannelNorm`.
-        momentum: share of a batch in the running statistics (torch's sense of the word, not the optimiser's).
+        momentum: weight of a batch in the running statistics (torch's sense of the word, not the optimizer's).
     """
+
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
         super().__init__(channels, eps, affine)
@@ -146,10 +152,10 @@ class GroupNorm(ChannelNorm):
 
     Args:
         channels, eps, affine: see `ChannelNorm`.
-        groups: G, into which neighbouring channels are gathered. (The paper's 32 are for nets of 64 channels and more.)
+        groups: G, of neighboring channels. (The paper's 32 are for networks of 64 channels and more.)
 
     Raises:
-        ValueError: if the channels cannot be shared equally.
+        ValueError: if the channels cannot be divided equally among the groups.
     """
 
     def __init__(self, channels: int, groups: int = 4, eps: float = 1e-5, affine: bool = True) -> None:
@@ -168,21 +174,21 @@ class GroupNorm(ChannelNorm):
 
 
 class LayerNorm(nn.Module):
-    """Ba, Kiros and Hinton 2016, "Layer Normalization", equation 3, over a whole sample.
+    """Layer normalization over a complete sample; Ba, Kiros and Hinton 2016, "Layer Normalization", equation 3.
 
     By default with one scale and one shift for all of it, as in fast.ai's lesson 17; `elementwise` gives each element
     its own, which is the paper's form and `torch.nn.LayerNorm`'s.
 
     Args:
-        shape: C, and the statistics run over C and every axis behind it; or the sizes of the last axes, such as
-            (C, H, W) or (D,), and they run over those.
+        shape: C, and the statistics are over C and every axis after it; or the sizes of the last axes, such as
+            (C, H, W) or (D,), and they are over those.
         eps: added to the variance.
         elementwise: a scale and a shift for each element of `shape`, which must then be given in full.
 
     Shape: (B, C, ...) or (..., *shape) -> the same.
 
     Raises:
-        ValueError: if `elementwise` gets channels alone, or the input another shape.
+        ValueError: if `elementwise` gets channels alone, or the input has another shape.
     """
 
     def __init__(self, shape: int | Sequence[int], eps: float = 1e-5, elementwise: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Anchors: never worse than Euclidean k-means, the same at every restart, and a report that a recipe can read."""
+"""Anchors: never worse than Euclidean k-means, nearly the same for every seed, and a file that a recipe can read."""
 
 import json
 
@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 from torchvision.ops import box_iou
 
 from helpers import write_voc
-from zoo.analysis.anchors import _climb, fit_anchors, iou, mean_iou
+from zoo.analysis.anchors import _hill_climb, fit_anchors, iou, mean_iou
 from zoo.command.main import main
 
 
@@ -44,9 +44,9 @@ def test_never_worse_than_euclidean_k_means(wh, k, seed):
 
 @settings(max_examples=25, deadline=None)
 @given(sizes)
-def test_a_climb_never_ends_below_its_start(wh):
+def test_a_hill_climb_never_ends_below_its_start(wh):
     for start in wh[:8]:
-        assert mean_iou(wh, _climb(wh, start[None])) >= mean_iou(wh, start[None])
+        assert mean_iou(wh, _hill_climb(wh, start[None])) >= mean_iou(wh, start[None])
 
 
 @pytest.mark.parametrize("k", [3, 4, 5, 6])
@@ -57,12 +57,12 @@ class TestOnLikelySizes:
         theirs = [mean_iou(wh, KMeans(k, n_init=10, random_state=seed).fit(wh).cluster_centers_) for seed in (5, 6)]
         assert ours > max(theirs)
 
-    def test_restarts_agree_within_a_fifth_of_a_percent(self, k):
+    def test_other_seeds_agree_within_a_fifth_of_a_percent(self, k):
         wh = like_blood_cells()
         found = [mean_iou(wh, fit_anchors(wh, k, seed=seed)) for seed in range(3)]
         assert max(found) - min(found) <= 0.002
 
-    def test_anchors_come_by_area_and_are_the_same_for_the_same_seed(self, k):
+    def test_anchors_are_ordered_by_area_and_the_same_for_the_same_seed(self, k):
         wh = like_blood_cells()
         anchors = fit_anchors(wh, k, starts=3)
         assert anchors.shape == (k, 2)
@@ -83,7 +83,7 @@ def test_an_impossible_number_of_anchors_is_an_error(k):
 
 
 class TestCommand:
-    def test_it_writes_anchors_and_a_picture_of_the_training_boxes(self, tmp_path, capsys):
+    def test_it_writes_anchors_and_a_figure_of_the_training_boxes(self, tmp_path, capsys):
         write_voc(tmp_path / "cells" / "VOC2007", {"trainval": 20, "test": 10})
         out = tmp_path / "deep" / "out"
         assert main(["anchors", str(tmp_path / "cells"), "--k", "2", "3", "--out", str(out)]) == 0
@@ -94,13 +94,13 @@ class TestCommand:
         assert content["boxes"] == sum(range(4)) * 5
         assert 0.5 < content["mean_iou"]["2"] < content["mean_iou"]["3"] < 1
         assert np.max(content["anchors"]["3"]) < 32 / 64 + 0.1
-        with Image.open(out / "anchors.png") as picture:
-            assert min(picture.size) > 500
-            assert np.asarray(picture.convert("L")).std() > 10
+        with Image.open(out / "anchors.png") as figure:
+            assert min(figure.size) > 500
+            assert np.asarray(figure.convert("L")).std() > 10
         assert {path.name for path in out.iterdir()} == {"anchors.json", "anchors.png"}
         assert "k = 3  mean IoU" in capsys.readouterr().out
 
-    def test_relative_paths_are_looked_for_below_the_data_folder(self, tmp_path, monkeypatch, capsys):
+    def test_relative_paths_are_searched_in_the_data_folder(self, tmp_path, monkeypatch, capsys):
         write_voc(tmp_path / "cells", {"trainval": 8})
         monkeypatch.setenv("ZOO_DATA", str(tmp_path))
         assert main(["anchors", "cells", "--k", "1", "--out", str(tmp_path / "out")]) == 0
@@ -108,7 +108,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (None, "neither below"),
+            (None, "does not exist"),
             ("", "is empty"),
             ('{"images": [], "annotations": [], "categories": []}', "no box"),
             ('{"images": [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}], "categories": [{"id": 1, "name":'

@@ -1,4 +1,4 @@
-"""Memory is free again after an error, and a run that is out of it says which batch size to try."""
+"""Memory is freed after an error, and a run that is out of memory names a batch size to try."""
 
 import gc
 import sys
@@ -28,7 +28,7 @@ LAST = ("last_exc", "last_value", "last_traceback", "last_type")
 @pytest.fixture(autouse=True, scope="module")
 def quick_garbage_collection():
     gc.collect()
-    gc.freeze()  # what torch and Lightning have made need not be looked through again and again
+    gc.freeze()  # the objects of torch and Lightning need not be searched again and again
     yield
     gc.unfreeze()
 
@@ -56,7 +56,7 @@ def caught(function=fails, *arguments) -> BaseException:
 
 
 def alive() -> int:
-    """How many of the tensors are still there after ordinary garbage collection."""
+    """The number of tensors that are left after ordinary garbage collection."""
     gc.collect()
     return sum(reference() is not None for reference in ALIVE)
 
@@ -64,16 +64,16 @@ def alive() -> int:
 # Freeing memory
 
 
-def test_a_tensor_of_a_failed_function_is_gone():
+def test_a_tensor_of_a_failed_function_is_freed():
     error = caught()
     assert alive() == 1
     freed = free_memory(error)
     assert alive() == 0
     assert (freed is None) == (not torch.cuda.is_available() and not torch.backends.mps.is_available())
-    assert error.__traceback__ is not None, "where it happened is still known"
+    assert error.__traceback__ is not None, "the place of the error is still known"
 
 
-def test_the_error_that_is_being_handled_needs_not_be_named():
+def test_the_error_that_is_being_handled_need_not_be_given():
     try:
         fails()
     except torch.OutOfMemoryError:
@@ -82,14 +82,14 @@ def test_the_error_that_is_being_handled_needs_not_be_named():
         assert alive() == 0
 
 
-def test_a_copy_of_the_local_variables_that_a_debugger_asked_for_is_gone():
+def test_the_copy_of_local_variables_that_a_debugger_made_is_freed():
     error = caught()
     assert "big" in error.__traceback__.tb_next.tb_frame.f_locals
     free_memory(error)
     assert alive() == 0
 
 
-def test_variables_of_functions_that_still_run_are_left_alone():
+def test_variables_of_running_functions_are_kept():
     mine = torch.zeros(1)
     try:
         fails()
@@ -103,7 +103,7 @@ def test_variables_of_functions_that_still_run_are_left_alone():
 
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("names", [{"last_value"}, {"last_exc"}, {"last_traceback"}, {"last_value", "last_traceback"}])
-def test_a_tensor_of_the_last_uncaught_error_is_gone(names, kept):
+def test_a_tensor_of_the_last_uncaught_error_is_freed(names, kept):
     error = caught()
     for name in names:
         setattr(sys, name, error.__traceback__ if name == "last_traceback" else error)
@@ -117,7 +117,7 @@ def test_a_tensor_of_the_last_uncaught_error_is_gone(names, kept):
 
 
 def after(how: str) -> None:
-    """Fails with an error that another one stands behind."""
+    """Fails with an error that another error caused."""
     first = caught()
     later = ExceptionGroup("later", [first]) if how == "group" else ValueError("later")
     later.__cause__, later.__context__ = (first if how == name else None for name in ("cause", "context"))
@@ -125,14 +125,14 @@ def after(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["cause", "context", "group"])
-def test_a_tensor_of_an_error_behind_the_error_is_gone(how):
+def test_a_tensor_of_an_earlier_error_is_freed(how):
     error = caught(after, how)
     assert alive() == 1
     free_memory(error)
     assert alive() == 0
 
 
-def test_errors_in_a_circle_come_to_an_end():
+def test_errors_that_cause_each_other_do_not_loop():
     first, second = caught(), caught()
     first.__cause__, second.__cause__ = second, first
     assert alive() == 2
@@ -141,7 +141,7 @@ def test_errors_in_a_circle_come_to_an_end():
 
 
 def shell_with(tensors: list[torch.Tensor]) -> SimpleNamespace:
-    """IPython after three lines, whose outputs were these."""
+    """IPython after three lines with these outputs."""
     outputs = dict(enumerate(tensors, 1))
     recent = dict(zip(("_", "__", "___"), reversed(tensors), strict=True))
     inputs = {"_i": "c", "_ii": "b", "_iii": "a", "_i1": "a", "_i2": "b", "_i3": "c", "In": ["", "a", "b", "c"]}
@@ -154,7 +154,7 @@ def shell_with(tensors: list[torch.Tensor]) -> SimpleNamespace:
     )
 
 
-def test_the_outputs_of_a_notebook_are_gone_and_nothing_else(monkeypatch):
+def test_the_outputs_of_a_notebook_are_freed_and_nothing_else(monkeypatch):
     tensors = [torch.zeros(1000) for _ in range(3)]
     ALIVE.extend(map(weakref.ref, tensors))
     shell = shell_with(tensors)
@@ -168,13 +168,15 @@ def test_the_outputs_of_a_notebook_are_gone_and_nothing_else(monkeypatch):
     assert not {"_1", "_i1"} & shell.user_ns.keys()
 
 
-def test_ipython_that_is_imported_but_does_not_run(monkeypatch):
+def test_ipython_that_is_imported_but_does_not_run_is_ignored(monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
-    free_memory()
+    error = caught()
+    free_memory(error)
+    assert alive() == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_device_gets_back_what_it_lent():
+def test_the_device_gets_its_memory_back():
     def too_much():
         held = torch.zeros(1 << 28, device="cuda")
         return torch.zeros(1 << 50, device="cuda") + held
@@ -184,7 +186,7 @@ def test_the_device_gets_back_what_it_lent():
     assert free_memory(error) >= 1 << 30
 
 
-# Saying what to try
+# The message of a run
 
 
 def test_which_errors_mean_that_memory_ran_out():
@@ -192,12 +194,12 @@ def test_which_errors_mean_that_memory_ran_out():
     assert is_out_of_memory(caught(lambda: bytearray(1 << 62)))
     assert is_out_of_memory(torch.OutOfMemoryError("any text"))
     assert is_out_of_memory(RuntimeError(CUDA))
-    assert not is_out_of_memory(RuntimeError("as asked"))
+    assert not is_out_of_memory(RuntimeError("another error"))
     assert not is_out_of_memory(ValueError("out of memory"))
 
 
 class Hungry(ResNetMini):
-    """Runs out of memory in the step that is named, with a tensor in hand."""
+    """Runs out of memory in the given step, with a tensor in a local variable."""
 
     def __init__(self, phase: str, kind: str = "cuda", **options) -> None:
         super().__init__(**options)
@@ -233,7 +235,7 @@ def user_message(tmp_path, monkeypatch, capfd):
 
 
 def hungry(phase: str, kind: str = "cuda") -> list[str]:
-    return ["digits/small", *TINY, "--model", "test_memory.Hungry", "--model.phase", phase, "--model.kind", kind]
+    return ["digits/small", *TINY, "--model", f"{__name__}.Hungry", "--model.phase", phase, "--model.kind", kind]
 
 
 @pytest.mark.parametrize(
@@ -261,23 +263,23 @@ def hungry(phase: str, kind: str = "cuda") -> list[str]:
         ]),
     ],
 )  # fmt: skip
-def test_a_run_that_is_out_of_memory_says_which_batch_size_to_try(user_message, verb, phase, kind, options, parts):
+def test_a_run_that_is_out_of_memory_names_a_batch_size_to_try(user_message, verb, phase, kind, options, parts):
     line = user_message(verb, *hungry(phase, kind), *options)
     assert all(part in line for part in ["zoo: out of memory", *parts]), line
-    assert "bf16" not in line, "which saves little on a CPU, and may take ages"
+    assert "bf16" not in line, "it saves little on a CPU, and may be very slow"
     assert ("accumulate" in line) == (phase == "train" and "halved" not in line)
     assert len(line) < 300
 
 
-def test_the_test_set_too(user_message):
+def test_evaluation_on_the_test_set_too(user_message):
     assert main(["fit", *hungry("nowhere")]) == 0
     line = user_message("test", *hungry("test"), "--data.eval_batch_size", "31")
     assert "in test with eval_batch_size 31 per device" in line
     assert line.endswith("try --data.eval_batch_size 15")
 
 
-def test_data_that_do_not_fit_are_not_blamed_on_the_batch(user_message, monkeypatch):
-    monkeypatch.setattr("datamodules.images.digits.Digits.split", lambda self: fails(MemoryError()))
+def test_data_that_do_not_fit_are_not_explained_by_the_batch_size(user_message, monkeypatch):
+    monkeypatch.setattr("datamodules.images.digits.Digits.make_datasets", lambda self: fails(MemoryError()))
     line = user_message("fit", *hungry("nowhere"))
     assert "before the first batch of training: net or data are too large" in line
     assert "batch_size" not in line
@@ -300,10 +302,10 @@ def test_debug_shows_the_error_itself(user_message):
     with pytest.raises(torch.OutOfMemoryError) as raised:
         main(["fit", *hungry("train"), "--debug"])
     assert "--data.batch_size" in raised.value.__notes__[0]
-    assert alive() == 1, "for whoever looks into its frames"
+    assert alive() == 1, "for a debugger, which shows its frames"
 
 
-def test_without_a_trainer_there_is_a_line_too(user_message, monkeypatch):
+def test_without_a_trainer_the_message_is_one_line_too(user_message, monkeypatch):
     monkeypatch.setattr("zoo.command.verbs.predict.predict", lambda *_: fails())
     assert "zoo: out of memory: CUDA out of memory. Tried" in user_message("predict", "a", "b")
 
@@ -316,7 +318,7 @@ def test_other_runtime_errors_keep_their_traceback(monkeypatch, tmp_path):
 
 
 class Plain(Recorder):
-    """Knows no datamodule of ours; fails where it is told."""
+    """A module without a datamodule; fails in the given step."""
 
     def __init__(self, phase: str) -> None:
         super().__init__()
@@ -338,7 +340,7 @@ def note_of(module: Recorder, *data, **options) -> str:
     return note
 
 
-def test_in_python_the_error_has_a_note_in_words_of_python():
+def test_in_python_the_error_has_a_note_with_python_arguments():
     loader = DataLoader(torch.zeros(32, 1), batch_size=16)
     assert note_of(Plain("train"), loader).endswith(
         "in training with batch_size 16 per device, asking for 20.00 GiB: "
@@ -352,7 +354,7 @@ def test_in_python_the_error_has_a_note_in_words_of_python():
     assert "eval_batch_size=35" in note_of(Plain("val"), Synthetic(batch_size=8, eval_batch_size=71))
 
 
-def test_a_module_that_steps_by_itself_is_not_told_to_accumulate():
+def test_accumulation_is_not_suggested_for_manual_optimization():
     module = Plain("train")
     module.automatic_optimization = False
     assert note_of(module, DataLoader(torch.zeros(32, 1), batch_size=16)).endswith("try batch_size=8")
@@ -361,7 +363,7 @@ def test_a_module_that_steps_by_itself_is_not_told_to_accumulate():
 @pytest.mark.parametrize(
     ("precision", "more"), [("32-true", "; or Trainer(precision='bf16-mixed')"), ("bf16-mixed", "")]
 )
-def test_half_precision_is_a_remedy_where_a_device_has_it(monkeypatch, precision, more):
+def test_half_precision_is_suggested_on_a_device_that_has_it(monkeypatch, precision, more):
     trainer = quiet_trainer(precision=precision, max_epochs=1, callbacks=[OutOfMemory()])
     trainer.fit(Plain("nowhere"), DataLoader(torch.zeros(32, 1), batch_size=16))
     monkeypatch.setattr(type(trainer.strategy), "root_device", torch.device("cuda"))
@@ -370,8 +372,8 @@ def test_half_precision_is_a_remedy_where_a_device_has_it(monkeypatch, precision
     assert error.__notes__[0].endswith(f"effective batch of 16{more}")
 
 
-def test_other_errors_are_left_alone():
+def test_other_errors_get_no_note():
     trainer = quiet_trainer(max_epochs=1, callbacks=[OutOfMemory()])
     module = Plain("nowhere")
-    module.on_train_start = lambda: fails(RuntimeError("as asked"))
+    module.on_train_start = lambda: fails(RuntimeError("another error"))
     assert not hasattr(caught(trainer.fit, module, DataLoader(torch.zeros(4, 1))), "__notes__")

@@ -1,4 +1,4 @@
-"""The commands of the README do what it says."""
+"""The verbs that train, evaluate and predict do what the README says."""
 
 import csv
 import json
@@ -7,15 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 
+from datamodules.images.digits import Digits
+from datamodules.images.fashion_mnist import FashionMNIST
 from helpers import draw_picture
-from zoo.command import ladder, ledger, recipes
+from zoo.command import ledger, recipes
+from zoo.command.checkpoints import load_module, newest_checkpoint
+from zoo.command.lightning_cli import ZooCLI
 from zoo.command.main import KNOWN_REMARKS, main
 
 TINY = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1"]
@@ -36,26 +40,6 @@ def own_ledger(here, monkeypatch) -> Path:
     recipe["trainer"] = {"max_epochs": 2, "precision": "32-true", "log_every_n_steps": 1}
     (here / "quick.yaml").write_text(yaml.safe_dump(recipe))
     return here / "results.csv"
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As in the other process, since sums over two threads round differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["--help"], ["results", "--help"]])
-def test_light_verbs_import_neither_torch_nor_lightning(words):
-    code = (
-        "import sys, zoo.command.main\n"
-        f"try: zoo.command.main.main({words!r})\n"
-        "except SystemExit: pass\n"
-        "assert not {'torch', 'lightning', 'numpy', 'matplotlib'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=recipes.ROOT.parent)
 
 
 def test_list_names_every_recipe(capsys):
@@ -80,7 +64,7 @@ def test_fit_fills_the_run_folder_and_options_override(here, capfd):
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("options", "shown"),
     [
         (["--model.help"], "--model.label_smoothing"),
         (["--data.help", "--trainer.max_epochs", "1"], "scikit-learn's digits"),
@@ -89,30 +73,37 @@ def test_fit_fills_the_run_folder_and_options_override(here, capfd):
     ],
     ids=["model", "data", "another class", "all"],
 )
-def test_help_tells_the_options_of_the_recipes_own_classes(here, capfd, asked, told):
+def test_help_shows_the_options_of_the_recipes_own_classes(here, capfd, options, shown):
     with pytest.raises(SystemExit) as stop:
-        main(["fit", "digits/small", *asked])
+        main(["fit", "digits/small", *options])
     assert stop.value.code == 0
-    assert told in capfd.readouterr().out
+    assert shown in capfd.readouterr().out
     assert not Path("runs").exists()
 
 
-def test_what_lightning_says_in_every_run_is_left_out(here, caplog):
+def test_remarks_that_lightning_makes_in_every_run_are_left_out(here, caplog):
     caplog.set_level("INFO")
     assert main(["fit", "digits/small", *TINY]) == 0
-    said = caplog.text
-    assert "GPU available" in said
-    assert "`max_epochs=1` reached" in said
-    assert not [known for known in KNOWN_REMARKS if known in said]
+    assert "GPU available" in caplog.text
+    assert "`max_epochs=1` reached" in caplog.text
+    assert not [known for known in KNOWN_REMARKS if known in caplog.text]
 
 
-def test_one_validation_batch_is_one_batch_and_not_all(here, capfd):
-    from zoo.command.lightning_cli import ZooCLI
-
+@pytest.mark.parametrize(
+    "option",
+    ["limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches"],
+)
+def test_one_batch_is_one_batch_and_not_all(here, capfd, option):
     for given, meant in (("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("3", 3)):
-        cli = ZooCLI("digits/small", ["--trainer.limit_val_batches", given])
-        assert cli.trainer.limit_val_batches == meant
-        assert type(cli.trainer.limit_val_batches) is type(meant)
+        trainer = ZooCLI("digits/small", [f"--trainer.{option}", given]).trainer
+        assert getattr(trainer, option) == meant
+        assert type(getattr(trainer, option)) is type(meant)
+
+
+def test_a_validation_interval_of_one_is_one_batch(here, capfd):
+    for given, kind in (("1", int), ("1.0", float)):
+        interval = ZooCLI("digits/small", ["--trainer.val_check_interval", given]).trainer.val_check_interval
+        assert (interval, type(interval)) == (1, kind)
 
 
 def test_saved_config_is_itself_a_recipe(here, capfd):
@@ -125,7 +116,7 @@ def test_saved_config_is_itself_a_recipe(here, capfd):
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_predict_gives_a_json_line_a_picture(here, capfd):
+def test_predict_prints_a_json_line_for_each_image(here, capfd):
     assert main(["fit", "digits/small", *TINY]) == 0
     draw_picture(1).save("a.png")
     draw_picture(2, (100, 20)).save("b.jpg")
@@ -140,10 +131,6 @@ def test_predict_gives_a_json_line_a_picture(here, capfd):
 
 
 def test_predict_agrees_with_the_trainer_on_a_test_image(here, capfd):
-    from PIL import Image
-
-    from datamodules.images.digits import Digits
-
     assert main(["fit", "digits/small", "--trainer.max_epochs", "3"]) == 0
     data = Digits()
     data.setup("test")
@@ -153,15 +140,13 @@ def test_predict_agrees_with_the_trainer_on_a_test_image(here, capfd):
     capfd.readouterr()
     assert main(["predict", "digits/small", *(f"{i:02}.png" for i in range(30))]) == 0
     predicted = [int(json.loads(line)["class"]) for line in capfd.readouterr().out.splitlines()]
-    from zoo.command.checkpoints import load, newest_checkpoint
-
-    model, _ = load(newest_checkpoint("digits/small"))
+    model, _ = load_module(newest_checkpoint("digits/small"))
     with torch.inference_mode():
         assert predicted == model(data.normalize(images / 255)).argmax(1).tolist()
     assert (torch.tensor(predicted) == labels).float().mean() > 0.3
 
 
-def test_reproduce_writes_a_row_a_seed_and_one_json_object(own_ledger, capfd):
+def test_reproduce_writes_a_row_for_each_seed_and_one_json_object(own_ledger, capfd):
     assert main(["reproduce", "quick.yaml", "--json"]) == 0
     report = json.loads(capfd.readouterr().out)
     assert report["values"].keys() == {"0", "1"}
@@ -196,51 +181,7 @@ def test_reproduce_takes_the_mean_over_the_last_epochs(own_ledger, capfd):
     assert over_two["mean"] == pytest.approx(sum(watched) / 2, abs=1e-5)
 
 
-def test_results_come_from_the_ledger(own_ledger, monkeypatch, capfd):
-    monkeypatch.setattr(recipes, "ROOT", Path("root/experiments").absolute())
-    (recipes.ROOT / "shelf").mkdir(parents=True)
-    for name in ("quick", "unmeasured"):
-        (recipes.ROOT / "shelf" / f"{name}.yaml").write_text(Path("quick.yaml").read_text())
-    readme = recipes.ROOT.parent / "README.md"
-    readme.write_text(f"before\n{ledger.BEGIN}\nold\n{ledger.END}\nafter\n")
-    row = dict.fromkeys(ledger.COLUMNS, "1") | {"recipe": "shelf/quick", "metric": "test/acc", "best": "0.97"}
-    for seed, value in ((0, 0.5), (0, 0.9), (1, 0.94)):  # the second row of seed 0 supersedes the first
-        ledger.append(row | {"seed": seed, "value": value})
-    assert main(["results"]) == 0
-    text = readme.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "old" not in text
-    assert "0.9200 ± 0.0283" in text
-    assert "unmeasured" not in text
-    results = (recipes.ROOT.parent / "RESULTS.md").read_text()
-    assert "unmeasured" in results
-    assert results.count("| shelf/quick |") == 1 + 3
-
-
-def test_the_ladder_is_drawn_from_the_ledger(own_ledger, monkeypatch):
-    """A rung without a result has no row; dots stand where the ledger says."""
-    row = dict.fromkeys(ledger.COLUMNS, "1") | {"metric": "test/acc"}
-    for name, values in {"kaiming": (0.85, 0.87), "default-init": (0.1,)}.items():
-        for seed, value in enumerate(values):
-            ledger.append(row | {"recipe": f"fashion_mnist/{name}", "seed": seed, "value": value})
-    (axes,) = ladder.draw().axes
-    assert [label.get_text().split()[-1] for label in axes.get_yticklabels()] == ["default-init", "kaiming"]
-    dots = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
-    assert pytest.approx([85.0, 87.0]) in [list(xs) for xs in dots]
-    assert pytest.approx([86.0]) in [list(xs) for xs in dots]
-    assert any("10.0" in text.get_text() for text in axes.texts)
-
-
-def test_every_rung_is_a_recipe():
-    assert {f"fashion_mnist/{name}" for name in ladder.RUNGS} == {
-        name for name in recipes.names() if name.startswith("fashion_mnist/")
-    }
-
-
 def test_demo_goes_on_with_digits_and_says_why(here, monkeypatch, capfd):
-    from datamodules.images.fashion_mnist import FashionMNIST
-
     def absent(self):
         raise FileNotFoundError("Fashion-MNIST: no network")
 
@@ -255,13 +196,16 @@ def test_demo_goes_on_with_digits_and_says_why(here, monkeypatch, capfd):
     assert all(path.is_file() for path in named)
 
 
-def test_ctrl_c_leaves_a_checkpoint_that_continues_bit_equal(here, one_thread, capfd):
-    """A real process, a real signal, in the middle of an epoch; the digits, with augmentation and Muon."""
+def test_ctrl_c_leaves_a_checkpoint_that_continues_bit_equal(here, capfd):
+    """A real process and a real signal, in the middle of an epoch; on the digits, with augmentation and Muon."""
     fit = ["fit", "digits/small", "--trainer.max_epochs", "2", "--trainer.callbacks", "null"]
-    slow = "import time, zoo.classification.base as c\n"
-    slow += "step = c.Classifier.training_step\n"
-    slow += "def slowly(self, batch, batch_idx): time.sleep(0.2); return step(self, batch, batch_idx)\n"
-    slow += "c.Classifier.training_step = slowly\nimport sys, zoo.command.main\nsys.exit(zoo.command.main.main(sys.argv[1:]))"
+    slow = (
+        "import sys, time, zoo.command.main, zoo.classification.base as c\n"
+        "step = c.Classifier.training_step\n"
+        "def slowly(self, batch, batch_idx): time.sleep(0.2); return step(self, batch, batch_idx)\n"
+        "c.Classifier.training_step = slowly\n"
+        "sys.exit(zoo.command.main.main(sys.argv[1:]))"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", slow, *fit, "--trainer.default_root_dir", "broken"],
         env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(recipes.ROOT.parent), "OMP_NUM_THREADS": "1"},
@@ -281,16 +225,16 @@ def test_ctrl_c_leaves_a_checkpoint_that_continues_bit_equal(here, one_thread, c
     state = torch.load(checkpoint, weights_only=True)
     steps = state["global_step"]
     assert 20 < steps < 40, "the signal was meant to fall into the second epoch of 20 steps"
-    for folder, more in (("resumed", ["--ckpt_path", str(checkpoint)]), ("whole", [])):
+    for folder, more in (("resumed", ["--ckpt_path", str(checkpoint)]), ("uninterrupted", [])):
         assert main([*fit, "--trainer.default_root_dir", folder, *more]) == 0
-    resumed, whole = (
+    resumed, uninterrupted = (
         torch.load(f"{folder}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for folder in ("resumed", "whole")
+        for folder in ("resumed", "uninterrupted")
     )
-    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    assert all(torch.equal(resumed[name], uninterrupted[name]) for name in uninterrupted)
 
 
-def test_own_pictures_through_a_recipe_of_the_zoo(here, pictures, capfd):
+def test_own_images_with_a_recipe_of_the_zoo(here, pictures, capfd):
     data = ["--data", "datamodules.images.image_folder.ImageFolder", "--data.folder", str(pictures)]
     data += ["--data.image_size", "32", "--data.batch_size", "4", "--data.num_workers", "0"]
     fast = ["--trainer.precision", "32-true", "--trainer.max_epochs", "1"]
@@ -300,18 +244,7 @@ def test_own_pictures_through_a_recipe_of_the_zoo(here, pictures, capfd):
     assert json.loads(capfd.readouterr().out)["class"] in ("bird", "cat")
 
 
-@pytest.mark.parametrize("name", ["own_pictures", "resnet18_cifar10"])
-def test_scripts_that_train_classifiers_run(name, here, pictures, fake_data, monkeypatch, capfd):
-    script = recipes.ROOT / "scripts" / f"{name}.py"
-    arguments = {"own_pictures": [str(pictures), "1"], "resnet18_cifar10": ["1"]}[name]
-    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
-    monkeypatch.setenv("ZOO_DATA", str(fake_data))
-    source = script.read_text().replace("val_size=1000", "val_size=20").replace("max_epochs=20", "max_epochs=1")
-    exec(compile(source.replace("batch_size=256", "batch_size=8"), script, "exec"), {"__name__": "__main__"})
-    assert {path.stem for path in here.rglob("pictures/*.png")} >= {"curves", "misclassified_test", "gradcam_test"}
-
-
-def test_an_activation_of_ones_own_takes_its_dotted_path_and_nothing_else(here, monkeypatch, capfd):
+def test_an_activation_of_ones_own_needs_only_its_dotted_path(here, monkeypatch, capfd):
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(here))])
     monkeypatch.delitem(sys.modules, "my_file", raising=False)
     Path("my_file.py").write_text("import torch\n\n\nclass Snake(torch.nn.Tanh):\n    pass\n")

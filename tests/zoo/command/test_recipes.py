@@ -2,23 +2,19 @@
 
 import importlib
 import inspect
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from zoo.command import recipes
 from zoo.command.main import main
-from zoo.command.verbs import grow
 
 SMOKE = recipes.ROOT / "_smoke.yaml"
 NAMES = recipes.names()
 
 
 def parameters(kind: type) -> set[str]:
-    """What a class takes, also through `**options` that its bases take."""
+    """The names of a class's arguments, with those that it passes on to its bases as `**options`."""
     names: set[str] = set()
     for base in kind.__mro__:
         own = inspect.signature(base.__init__).parameters.values()
@@ -70,7 +66,7 @@ def test_recipe_is_complete_and_short(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_recipe_trains_and_tests(name, fake_data, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ZOO_DATA", str(fake_data))  # for what a module reads, such as weights
+    monkeypatch.setenv("ZOO_DATA", str(fake_data))  # for what modules read, such as weights
     options = ["--config", str(SMOKE), *options_for(name, fake_data)]
     assert main(["fit", name, *options]) == 0, capfd.readouterr().err
     assert main(["test", name, *options]) == 0, capfd.readouterr().err
@@ -80,19 +76,3 @@ def test_recipe_trains_and_tests(name, fake_data, tmp_path, monkeypatch, capfd):
     pictures = {path.stem for path in tested.glob("pictures/*.png")}
     named = recipes.read(recipes.find(name))["trainer"].get("callbacks", [])
     assert len(pictures) >= sum("Gallery" in callback["class_path"] for callback in named)
-
-
-def test_a_trained_automaton_is_put_on_the_shelf(fake_data, tmp_path, monkeypatch, capfd):
-    name = "generation/texture-nca-168"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ZOO_DATA", str(fake_data))
-    assert main(["fit", name, "--config", str(SMOKE), *options_for(name, fake_data)]) == 0, capfd.readouterr().err
-    (checkpoint,) = Path("runs").rglob("last.ckpt")
-    monkeypatch.setattr(grow, "SHELF", tmp_path / "shelf")
-    monkeypatch.setattr(sys, "argv", ["export_automaton.py", str(checkpoint), "mine", "a texture"])
-    runpy.run_path(str(recipes.ROOT / "scripts" / "export_automaton.py"), run_name="__main__")
-    net, card = grow.load(tmp_path / "shelf" / "mine.safetensors")
-    saved = torch.load(checkpoint, weights_only=True)
-    assert all(torch.equal(value, saved["state_dict"][f"net.{key}"]) for key, value in net.state_dict().items())
-    assert (card["texture"], card["recipe"], card["steps"]) == ("a texture", name, str(saved["global_step"]))
-    assert all(float(card[key]) > 0 for key in ("style_loss", "style_drop", "stability"))

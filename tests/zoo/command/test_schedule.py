@@ -1,4 +1,4 @@
-"""Learning rates beforehand: the picture of a schedule, and the range test."""
+"""Learning rates before training: `zoo schedule` draws them, and the range test tries them."""
 
 import math
 from functools import partial
@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from PIL import Image
 from torch import nn
 
-from callbacks.monitors import lr_range as lr_range_test
+from callbacks.monitors import lr_range
 from callbacks.monitors.lr_range import LRRangeTest
 from callbacks.training.lsuv import LSUV
 from datamodules.augment.images import Crop
@@ -39,7 +39,7 @@ def data() -> Synthetic:
 
 
 class Seen(Callback):
-    """What each optimiser step was made with."""
+    """Learning rate and momentum of each optimizer step."""
 
     def __init__(self) -> None:
         self.rates, self.momenta = [], []
@@ -52,45 +52,45 @@ class Seen(Callback):
 @pytest.mark.parametrize(
     "options", [{"max_epochs": 2}, {"max_epochs": 2, "accumulate_grad_batches": 4}, {"max_steps": 20}]
 )
-def test_the_rehearsal_tells_what_the_training_does(options):
-    seen, rehearsal, rehearsed = Seen(), schedule.ScheduleProbe(), model()
-    before = [p.clone() for p in rehearsed.parameters()]
+def test_the_probe_records_what_the_training_does(options):
+    seen, probe, probed = Seen(), schedule.ScheduleProbe(), model()
+    before = [p.clone() for p in probed.parameters()]
     quiet_trainer(callbacks=[seen], **options).fit(model(), datamodule=data())
-    quiet_trainer(callbacks=[rehearsal], num_sanity_val_steps=0, **options).fit(rehearsed, datamodule=data())
-    (rates,), (momenta,) = rehearsal.rates.values(), rehearsal.momenta.values()
+    quiet_trainer(callbacks=[probe], num_sanity_val_steps=0, **options).fit(probed, datamodule=data())
+    (rates,), (momenta,) = probe.rates.values(), probe.momenta.values()
     assert rates == pytest.approx(seen.rates)
     assert momenta == pytest.approx(seen.momenta)
     assert len(set(rates)) > 4 or "accumulate_grad_batches" in options
-    assert rehearsal.epochs == (None if "max_steps" in options else 2)
-    assert all(torch.equal(p, q) for p, q in zip(rehearsed.parameters(), before, strict=True))
+    assert probe.epochs == (None if "max_steps" in options else 2)
+    assert all(torch.equal(p, q) for p, q in zip(probed.parameters(), before, strict=True))
 
 
 class ByEpoch(PlainConv):
-    """Its schedule is stepped after each epoch, as many a user's own is."""
+    """A system whose schedule is stepped after each epoch, as users' own often are."""
 
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), lr=1.0)
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)]
 
 
-def test_the_rehearsal_steps_a_schedule_of_epochs_once_an_epoch():
-    rehearsal = schedule.ScheduleProbe()
-    quiet_trainer(callbacks=[rehearsal], max_epochs=3, num_sanity_val_steps=0).fit(ByEpoch(), datamodule=data())
-    assert list(rehearsal.rates.values()) == [[1.0] * LENGTH + [0.5] * LENGTH + [0.25] * LENGTH]
-    assert not rehearsal.momenta
+def test_the_probe_steps_a_schedule_of_epochs_once_an_epoch():
+    probe = schedule.ScheduleProbe()
+    quiet_trainer(callbacks=[probe], max_epochs=3, num_sanity_val_steps=0).fit(ByEpoch(), datamodule=data())
+    assert list(probe.rates.values()) == [[1.0] * LENGTH + [0.5] * LENGTH + [0.25] * LENGTH]
+    assert not probe.momenta
 
 
-def test_groups_that_go_together_are_one_line():
+def test_groups_with_the_same_values_are_one_curve():
     assert schedule.distinct({"a": [1, 2], "b": [1, 3], "c": [1, 2]}) == {"a and c": [1, 2], "b": [1, 3]}
 
 
-def test_the_command_draws_and_leaves_nothing_else(tmp_path, monkeypatch, capfd):
+def test_the_command_draws_and_writes_nothing_else(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    assert main(["schedule", "digits/small", "--out", "pictures", "--trainer.max_epochs", "2"]) == 0
-    assert capfd.readouterr().out.split() == ["pictures/digits-small-schedule.png"]
-    assert Image.open("pictures/digits-small-schedule.png").size[0] > 800
+    assert main(["schedule", "digits/small", "--out", "figures", "--trainer.max_epochs", "2"]) == 0
+    assert capfd.readouterr().out.split() == ["figures/digits-small-schedule.png"]
+    assert Image.open("figures/digits-small-schedule.png").size[0] > 800
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [
-        tmp_path / "pictures" / "digits-small-schedule.png"
+        tmp_path / "figures" / "digits-small-schedule.png"
     ]
 
 
@@ -109,11 +109,11 @@ def test_an_endless_training_is_refused(tmp_path, monkeypatch, capfd):
     assert "--trainer.max_epochs N" in capfd.readouterr().err
 
 
-# The range test
+# ---------------------------------------------------------------------------------------------------- the range test
 
 
 class Ends(Callback):
-    """What the training ends with, besides its weights."""
+    """Random state, steps and epochs at the end of the training."""
 
     def on_train_end(self, trainer, pl_module) -> None:
         self.found = fingerprint_of_global_randomness(), trainer.global_step, trainer.current_epoch
@@ -130,7 +130,7 @@ def trained(folder: Path, *callbacks) -> tuple[PlainConv, Ends]:
     return module, ends
 
 
-def test_training_behind_a_range_test_is_as_without_it(tmp_path):
+def test_a_training_after_a_range_test_is_the_same_as_without_it(tmp_path):
     plain, plain_ends = trained(tmp_path / "plain")
     test = LRRangeTest(1e-4, 1.0, 2.0)
     module, ends = trained(tmp_path / "tested", test)
@@ -138,22 +138,22 @@ def test_training_behind_a_range_test_is_as_without_it(tmp_path):
     assert len(test.optimal_lr.results["lr"]) > 10
     assert all(torch.equal(v, module.state_dict()[k]) for k, v in plain.state_dict().items())
     assert ends.found == plain_ends.found
-    (picture,) = tmp_path.glob("tested/**/lr_range_test.png")
-    assert Image.open(picture).size[0] > 500
+    (figure,) = tmp_path.glob("tested/**/lr_range_test.png")
+    assert Image.open(figure).size[0] > 500
     assert not list(tmp_path.glob("**/.lr_find*"))
 
 
 def test_groups_keep_the_ratio_of_their_rates_in_a_range_test(tmp_path):
     stepped = []
 
-    class Noted(torch.optim.SGD):
+    class RecordingSGD(torch.optim.SGD):
         def step(self, closure=None):
             stepped.append([group["lr"] for group in self.param_groups])
             return super().step(closure)
 
     def optimizer(params):
         (_, first), *others = params
-        return Noted([{"params": [first], "lr": 0.02}, {"params": [p for _, p in others], "lr": 0.005}])
+        return RecordingSGD([{"params": [first], "lr": 0.02}, {"params": [p for _, p in others], "lr": 0.005}])
 
     test = LRRangeTest(1e-4, 1e-2, 2.0)
     quiet_trainer(callbacks=[test], max_epochs=1, default_root_dir=tmp_path, num_sanity_val_steps=0).fit(
@@ -167,19 +167,19 @@ def test_groups_keep_the_ratio_of_their_rates_in_a_range_test(tmp_path):
 
 
 def test_the_loss_drawn_starts_at_the_first_loss(tmp_path, monkeypatch):
-    """At next to no rate it stays there, too; Lightning's own average starts at half of it."""
-    drawn, draw = [], lr_range_test.draw
-    monkeypatch.setattr(lr_range_test, "draw", lambda *values: drawn.append(values) or draw(*values))
+    """With almost no learning rate it stays at that; Lightning's own average starts at half of it."""
+    drawn, draw = [], lr_range.draw
+    monkeypatch.setattr(lr_range, "draw", lambda *values: drawn.append(values) or draw(*values))
     trained(tmp_path, LRRangeTest(1e-9, 1e-7, 1.5))
     ((_, losses, _),) = drawn
     assert len(losses) > 10
     assert max(losses) < 1.3 * min(losses)
 
 
-def test_the_steepest_fall_is_by_the_logarithm_and_before_the_lowest_loss():
+def test_the_steepest_fall_is_by_the_logarithm_of_the_rate_and_before_the_lowest_loss():
     rates = [10.0**i for i in range(-5, 2)]
-    assert lr_range_test.steepest(rates, [2.30, 2.29, 2.2, 1.4, 1.2, 5.0, math.nan]) == 1e-2
-    assert lr_range_test.steepest(rates, [2.30, 2.31, 2.4, 2.5, 2.6, 5.0, 9.0]) is None
+    assert lr_range.steepest(rates, [2.30, 2.29, 2.2, 1.4, 1.2, 5.0, math.nan]) == 1e-2
+    assert lr_range.steepest(rates, [2.30, 2.31, 2.4, 2.5, 2.6, 5.0, 9.0]) is None
 
 
 @pytest.mark.parametrize("options", [{"start": 1.0, "end": 0.1}, {"gamma": 1.0}, {"start": 0.0}])
@@ -188,7 +188,7 @@ def test_an_impossible_range_is_refused(options):
         LRRangeTest(**options)
 
 
-def test_without_momentum_there_is_no_panel_of_it():
+def test_without_momentum_there_is_one_panel():
     figure = schedule.draw({"all": [0.1, 0.2, 0.1]}, {}, None, "shelf/name")
     assert [axes.get_xlabel() for axes in figure.axes] == ["step"]
     assert len(schedule.draw({"all": [0.1, 0.2]}, {"all": [0.9, 0.8]}, 1, "shelf/name").axes) == 2

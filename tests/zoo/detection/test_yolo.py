@@ -1,4 +1,4 @@
-"""YOLO against an independent count of its loss, and what a detector promises."""
+"""YOLO's loss equals an independent computation; it assigns, decodes, selects and predicts boxes as documented."""
 
 import json
 import math
@@ -25,7 +25,7 @@ ANCHORS = [[0.2, 0.3], [0.5, 0.4], [0.3, 0.9]]
 COLORS = torch.tensor([[220, 40, 40], [40, 60, 220]], dtype=torch.uint8)
 
 
-# An independent count: loops over images, anchors and cells, plain numbers, written from the papers.
+# An independent computation: loops over images, anchors and cells, plain numbers, written from the papers.
 
 
 def overlap(p, q):
@@ -44,19 +44,19 @@ def ciou_loss(p, q):
 
 
 def responsible(boxes, anchors, rows, columns, size):
-    """(anchor, row, column) -> number of the object, by the rules in `assign`."""
+    """(anchor, row, column) -> index of the object, by the rules in `assign`."""
     H, W = size
     fits = {}
     for n, (x0, y0, x1, y1) in enumerate(boxes):
         w, h = (x1 - x0) / W, (y1 - y0) / H
-        place = (min(int((y0 + y1) / 2 / H * rows), rows - 1), min(int((x0 + x1) / 2 / W * columns), columns - 1))
-        like = [overlap((0, 0, w, h), (0, 0, *anchor)) for anchor in anchors]
-        fits.setdefault((like.index(max(like)), *place), []).append((-max(like), n))
-    return {place: min(rivals)[1] for place, rivals in fits.items()}
+        cell = (min(int((y0 + y1) / 2 / H * rows), rows - 1), min(int((x0 + x1) / 2 / W * columns), columns - 1))
+        ious = [overlap((0, 0, w, h), (0, 0, *anchor)) for anchor in anchors]
+        fits.setdefault((ious.index(max(ious)), *cell), []).append((-max(ious), n))
+    return {predictor: min(rivals)[1] for predictor, rivals in fits.items()}
 
 
-def counted(raw, boxes, labels, anchors, size, kind, coord=5.0, no_object=0.5, ignore=0.6):
-    """The parts of the loss of raw outputs (B, A * (5 + K), R, S), counted one by one."""
+def cell_by_cell(raw, boxes, labels, anchors, size, kind, coord=5.0, no_object=0.5, ignore=0.6):
+    """The terms of the loss of raw outputs (B, A * (5 + K), R, S), summed cell by cell."""
     sums = dict.fromkeys(("box", "object", "no_object", "class"), 0.0)
     (B, channels, rows, columns), (H, W) = raw.shape, size
     each = channels // len(anchors)
@@ -66,7 +66,7 @@ def counted(raw, boxes, labels, anchors, size, kind, coord=5.0, no_object=0.5, i
 
     for b in range(B):
         true = [tuple(box) for box in boxes[b].tolist()]
-        mine = responsible(true, anchors, rows, columns, size)
+        assigned = responsible(true, anchors, rows, columns, size)
         for a, (pw, ph) in enumerate(anchors):
             for r in range(rows):
                 for c in range(columns):
@@ -75,7 +75,7 @@ def counted(raw, boxes, labels, anchors, size, kind, coord=5.0, no_object=0.5, i
                     w, h = pw * math.exp(min(tw, 4)), ph * math.exp(min(th, 4))
                     cx, cy = (c + x) / columns * W, (r + y) / rows * H
                     box = (cx - w * W / 2, cy - h * H / 2, cx + w * W / 2, cy + h * H / 2)
-                    if (n := mine.get((a, r, c))) is None:
+                    if (n := assigned.get((a, r, c))) is None:
                         if max((overlap(box, other) for other in true), default=0.0) <= ignore:
                             sums["no_object"] += no_object * sigmoid(to) ** 2
                         continue
@@ -89,8 +89,8 @@ def counted(raw, boxes, labels, anchors, size, kind, coord=5.0, no_object=0.5, i
                         sums["box"] += coord * (math.sqrt(h) - math.sqrt((y1 - y0) / H)) ** 2
                     sums["object"] += (sigmoid(to) - overlap(box, true[n])) ** 2
                     sums["class"] += math.log(sum(map(math.exp, classes))) - classes[labels[b][n]]
-    parts = {name: value / B for name, value in sums.items()}
-    return {"loss": sum(parts.values()), **parts}
+    terms = {name: value / B for name, value in sums.items()}
+    return {"loss": sum(terms.values()), **terms}
 
 
 def losses_of(raw, boxes, labels, anchors, size, kind="squared", **options):
@@ -108,8 +108,8 @@ def scenes(draw):
     raw = torch.randn(count, len(ANCHORS) * (5 + classes), rows, columns, generator=generator)
     boxes, labels = [], []
     for n in draw(st.lists(st.integers(0, 5), min_size=count, max_size=count)):
-        centre, half = torch.rand(n, 2, generator=generator), 0.02 + 0.4 * torch.rand(n, 2, generator=generator)
-        corners = torch.cat([centre - half, centre + half], 1).clamp(0, 1)
+        center, half = torch.rand(n, 2, generator=generator), 0.02 + 0.4 * torch.rand(n, 2, generator=generator)
+        corners = torch.cat([center - half, center + half], 1).clamp(0, 1)
         boxes.append(corners * torch.tensor([size[1], size[0]] * 2))
         labels.append(torch.randint(0, classes, (n,), generator=generator))
     return raw, boxes, labels, size
@@ -117,19 +117,19 @@ def scenes(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(scenes(), st.sampled_from(["squared", "ciou"]), st.sampled_from([0.1, 0.6]))
-def test_the_loss_equals_the_one_counted_cell_by_cell(scene, kind, ignore):
+def test_the_loss_equals_the_sum_cell_by_cell(scene, kind, ignore):
     raw, boxes, labels, size = scene
     ours = losses_of(raw, boxes, labels, ANCHORS, size, kind, coord=3.0, no_object=0.7, ignore=ignore)
-    theirs = counted(raw, boxes, labels, ANCHORS, size, kind, 3.0, 0.7, ignore)
+    theirs = cell_by_cell(raw, boxes, labels, ANCHORS, size, kind, 3.0, 0.7, ignore)
     assert {name: float(value) for name, value in ours.items()} == pytest.approx(theirs, rel=1e-4, abs=1e-4)
 
 
-def test_the_loss_of_a_table_worked_out_on_paper():
-    """Two cells beside each other, one anchor of half the image's width and its height, two classes, all outputs 0.
+def test_the_loss_of_an_example_computed_by_hand():
+    """Two cells side by side, one anchor of half the image's width and its height, two classes, all outputs 0.
 
-    So centres are predicted in the middle of the cells, objectness 1/2, both classes alike. The object of 32 x 16
-    pixels about (16, 16) lies in the left cell of 32 x 32, off by nothing in x and y; its IoU with the predicted
-    32 x 32 is 1/2.
+    So centers are predicted in the middle of the cells, objectness is 1/2, both classes are equally likely. The object
+    of 32 x 16 pixels about (16, 16) is in the left cell of 32 x 32, at its center; its IoU with the predicted 32 x 32
+    is 1/2.
     """
     raw, size = torch.zeros(1, 7, 1, 2), (32, 64)
     boxes, labels = [torch.tensor([[0.0, 8, 32, 24]])], [torch.tensor([1])]
@@ -142,7 +142,7 @@ def test_the_loss_of_a_table_worked_out_on_paper():
     assert (moved["box"] - losses["box"]).item() == pytest.approx(5 * 0.25**2)
 
 
-def test_objectness_teaches_the_score_and_not_the_box():
+def test_the_gradient_of_objectness_reaches_the_score_and_not_the_box():
     raw = torch.randn(2, 24, 3, 3, requires_grad=True, generator=torch.Generator().manual_seed(0))
     boxes, labels = [torch.tensor([[4.0, 4, 30, 40]])] * 2, [torch.tensor([0])] * 2
     losses_of(raw, boxes, labels, ANCHORS, (48, 48))["object"].backward()
@@ -152,7 +152,7 @@ def test_objectness_teaches_the_score_and_not_the_box():
 
 
 @pytest.mark.parametrize("kind", ["squared", "ciou"])
-def test_nothing_to_find_is_a_loss_too(kind):
+def test_images_without_objects_have_a_loss_too(kind):
     raw = torch.randn(2, 24, 2, 3, requires_grad=True)
     none = [torch.zeros(0, 4)] * 2, [torch.zeros(0, dtype=torch.int64)] * 2
     losses = losses_of(raw, *none, ANCHORS, (32, 48), kind)
@@ -163,7 +163,7 @@ def test_nothing_to_find_is_a_loss_too(kind):
     assert losses["no_object"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_boxes_without_area_do_no_harm():
+def test_boxes_without_area_are_ignored():
     raw = torch.randn(1, 24, 2, 2, requires_grad=True)
     flat, label = torch.tensor([[5.0, 5, 5, 20]]), torch.tensor([1])
     for kind in ("squared", "ciou"):
@@ -178,22 +178,22 @@ def test_boxes_without_area_do_no_harm():
 
 @settings(max_examples=40, deadline=None)
 @given(scenes())
-def test_what_is_assigned_decodes_to_the_same_boxes(scene):
+def test_targets_decode_to_the_boxes_that_were_assigned(scene):
     raw, boxes, labels, (H, W) = scene
     rows, columns = raw.shape[2:]
     anchors = torch.tensor(ANCHORS)
     targets = assign(boxes, labels, anchors, (rows, columns), (H, W))
     anchor = anchors[targets.predictor // (rows * columns)]
-    said = torch.cat([targets.xy.clamp(1e-6, 1 - 1e-6).logit(), (targets.wh / anchor).log()], 1)
+    outputs = torch.cat([targets.xy.clamp(1e-6, 1 - 1e-6).logit(), (targets.wh / anchor).log()], 1)
     per_anchor = torch.zeros(len(boxes), len(anchors), rows * columns, raw.shape[1] // len(anchors))
-    a, place = targets.predictor // (rows * columns), targets.predictor % (rows * columns)
-    per_anchor[targets.image, a, place, :4] = said
+    a, cell = targets.predictor // (rows * columns), targets.predictor % (rows * columns)
+    per_anchor[targets.image, a, cell, :4] = outputs
     written = per_anchor.transpose(2, 3).reshape(raw.shape)
     decoded = decode(written, anchors, (H, W)).boxes[targets.image, targets.predictor]
     torch.testing.assert_close(decoded, targets.boxes, atol=1e-2, rtol=1e-4)
 
 
-def test_each_object_has_the_cell_of_its_centre_and_the_anchor_of_its_shape():
+def test_each_object_has_the_cell_of_its_center_and_the_anchor_of_its_shape():
     anchors = torch.tensor([[0.1, 0.1], [0.5, 0.2], [0.2, 0.5]])
     boxes = torch.tensor([[28.0, 20, 36, 28], [0, 0, 30, 12], [70, 5, 90, 30], [92, 44, 96, 48]])
     targets = assign([boxes], [torch.arange(4)], anchors, (3, 6), (48, 96))  # cells of 16 x 16
@@ -205,11 +205,11 @@ def test_each_object_has_the_cell_of_its_centre_and_the_anchor_of_its_shape():
     torch.testing.assert_close(targets.wh[1], torch.tensor([30 / 96, 12 / 48]))
 
 
-def test_of_two_objects_for_one_predictor_the_one_like_the_anchor_stays():
+def test_of_two_objects_for_one_predictor_the_one_with_the_larger_iou_is_assigned():
     anchors = torch.tensor([[0.5, 0.5]])
     boxes = torch.tensor([[10.0, 10, 50, 50], [14, 14, 46, 46], [14.0, 14, 46, 46]])
     targets = assign([boxes, boxes[:1]], [torch.arange(3), torch.tensor([7])], anchors, (1, 1), (64, 64))
-    assert targets.labels.tolist() == [1, 7]  # the first of two equal ones; other images are left alone
+    assert targets.labels.tolist() == [1, 7]  # the first of two equal ones; images do not affect each other
     assert targets.image.tolist() == [0, 1]
 
 
@@ -222,8 +222,12 @@ def test_paired_iou_is_the_diagonal_of_all_pairs():
 # The net
 
 
-def test_the_passthrough_lays_each_2x2_block_into_the_channels_of_its_cell():
-    net, fine, coarse = YOLONet(8, widths=(4, 4, 4), passed=3).eval(), torch.randn(1, 4, 4, 6), torch.zeros(1, 4, 2, 3)
+def test_the_passthrough_moves_each_2x2_block_into_the_channels_of_its_cell():
+    net, fine, coarse = (
+        YOLONet(8, widths=(4, 4, 4), passthrough=3).eval(),
+        torch.randn(1, 4, 4, 6),
+        torch.zeros(1, 4, 2, 3),
+    )
     with torch.no_grad():
         narrow, passed = net.head.passthrough[0](fine), net.head.passthrough(fine)
         assert net.head(fine, coarse).shape == (1, 8, 2, 3)
@@ -233,18 +237,7 @@ def test_the_passthrough_lays_each_2x2_block_into_the_channels_of_its_cell():
             assert torch.equal(passed[0, :, row, column], block.flatten())
 
 
-def test_the_net_has_its_parts_and_every_parameter_learns():
-    torch.manual_seed(0)
-    model = YOLO(num_classes=2, anchors=ANCHORS, widths=(8, 8, 16))
-    assert [name for name, _ in model.net.named_children()] == ["stem", "stages", "head"]
-    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"net"}
-    batch = rectangles()
-    model.losses(model(batch.image), batch)["loss"].backward()
-    dead = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]
-    assert dead == []
-
-
-def test_images_that_are_no_multiple_of_the_stride_are_an_error():
+def test_images_that_are_not_a_multiple_of_the_stride_are_an_error():
     with pytest.raises(ValueError, match=r"56 x 40 pixels: expected multiples of 16"):
         YOLO(num_classes=2)(torch.zeros(1, 3, 40, 56))
 
@@ -257,27 +250,15 @@ def test_under_autocast_the_loss_is_float32_and_finite():
     assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
 
 
-def test_in_evaluation_an_image_ignores_the_others():
-    torch.manual_seed(0)
-    model, batch = YOLO(num_classes=2, widths=(8, 8, 16)), rectangles()
-    model(batch.image)
-    model.eval()
-    other = torch.stack([batch.image[0], torch.randn_like(batch.image[1])])
-    pair, changed = (model.detect(x, min_score=1e-4)[0] for x in (batch.image[:2], other))
-    assert len(pair["boxes"]) > 3
-    for name in pair:
-        torch.testing.assert_close(pair[name], changed[name], atol=1e-4, rtol=1e-4)
-
-
 # Detections
 
 
-def certain(model: YOLO, *said: tuple[int, int, float]) -> list[dict[str, Tensor]]:
-    """What `model` selects if it is certain of boxes of (predictor, class, objectness logit), and of no others."""
+def selected(model: YOLO, *certain: tuple[int, int, float]) -> list[dict[str, Tensor]]:
+    """What `model` selects if it is certain of the boxes (predictor, class, objectness), and of no others."""
     predictions = model(torch.zeros(1, 3, 32, 32))
     predictions.objectness.zero_()
     predictions.logits.fill_(-50)
-    for predictor, label, objectness in said:
+    for predictor, label, objectness in certain:
         predictions.objectness[0, predictor] = objectness
         predictions.logits[0, predictor, label] = 50
     return model._select(predictions, (32, 32), 0.01)
@@ -288,17 +269,17 @@ def test_duplicates_are_dropped_but_not_of_another_class():
         model = YOLO(num_classes=2, anchors=[[0.5, 0.5], [0.5, 0.5]], widths=(8, 8, 8)).eval()
         model.net.head.predict.weight.zero_()
         model.net.head.predict.bias.zero_()
-        (found,) = certain(model, (0, 1, 0.7), (16, 1, 0.9), (15, 0, 0.6))  # 4 x 4 cells: 0 and 16 are the same box
+        (found,) = selected(model, (0, 1, 0.7), (16, 1, 0.9), (15, 0, 0.6))  # 4 x 4 cells: 0 and 16 are the same box
     assert found["labels"].tolist() == [1, 0]
     assert found["scores"].tolist() == pytest.approx([0.9, 0.6])
     assert found["boxes"].tolist() == [[0, 0, 12, 12], [20, 20, 32, 32]]  # clipped to the image
     with torch.no_grad():
-        (both,) = certain(model, (0, 1, 0.7), (16, 0, 0.9))
+        (both,) = selected(model, (0, 1, 0.7), (16, 0, 0.9))
     assert both["labels"].tolist() == [0, 1]
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_average_precision_knows_images_without_objects_and_without_detections():
+def test_average_precision_of_images_without_objects_or_without_detections():
     none = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}
     box, label = torch.tensor([[2.0, 2, 20, 20]]), torch.tensor([1])
     found, true = {"boxes": box, "scores": torch.tensor([0.5]), "labels": label}, {"boxes": box, "labels": label}
@@ -342,9 +323,9 @@ def test_anchors_are_read_from_the_file_of_zoo_anchors(tmp_path):
         ([[0.2, float("nan")]], "expected pairs"),
         ([0.2, 0.3], "expected pairs"),
         ('{"anchors": {"3": [[0.1, 0.1]], "4": []}}', "num_anchors is 2: expected one of 3, 4"),
-        ('{"anchors": []}', "holds no anchors"),
-        ("[1]", "holds no anchors"),
-        ("", "holds no anchors"),
+        ('{"anchors": []}', "contains no anchors"),
+        ("[1]", "contains no anchors"),
+        ("", "contains no anchors"),
     ],
 )
 def test_wrong_anchors(anchors, message, tmp_path):
@@ -364,7 +345,7 @@ def test_an_unknown_box_loss_is_an_error():
 
 
 def rectangles(n: int = 4, size: int = 64) -> Boxed:
-    """Red and blue rectangles on grey, uint8 made float; the third image is empty."""
+    """Red and blue rectangles on gray, in 256 levels as float; the third image is empty."""
     images = torch.full((n, 3, size, size), 110, dtype=torch.uint8)
     boxes, labels, draw = [], [], torch.Generator().manual_seed(1)
     for i in range(n):
@@ -401,9 +382,9 @@ def small(**options) -> YOLO:
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory):
-    """A checkpoint of a detector that knows the four images by heart, and its test metrics."""
-    path, model = tmp_path_factory.mktemp("learnt") / "learnt.ckpt", small()
+def trained(tmp_path_factory):
+    """A checkpoint of a detector that has learned the four images by heart, and its test metrics."""
+    path, model = tmp_path_factory.mktemp("trained") / "trained.ckpt", small()
     trainer = quiet_trainer(max_epochs=80, limit_val_batches=0)
     trainer.fit(model, datamodule=Rectangles())
     trainer.save_checkpoint(path)
@@ -411,63 +392,26 @@ def learnt(tmp_path_factory):
     return path, tested
 
 
-def test_it_learns_a_batch_by_heart(learnt):
-    _, tested = learnt
+def test_a_trained_one_has_a_perfect_average_precision_and_the_loss_is_the_sum_of_its_terms(trained):
+    _, tested = trained
     assert tested["test/map_50"] == pytest.approx(1)
     assert tested["test/loss"] == pytest.approx(
-        sum(tested[f"test/{part}"] for part in ("box", "object", "no_object", "class")), rel=1e-4
+        sum(tested[f"test/{term}"] for term in ("box", "object", "no_object", "class")), rel=1e-4
     )
 
 
-def test_ciou_learns_it_too():
+def test_it_learns_with_ciou_too():
     model = small(box_loss="ciou")
     trainer = quiet_trainer(max_epochs=50, limit_val_batches=0)
     trainer.fit(model, datamodule=Rectangles())
     assert trainer.test(model, datamodule=Rectangles(), verbose=False)[0]["test/map_50"] > 0.9
 
 
-def test_a_saved_one_comes_back_equal(learnt):
-    path, _ = learnt
-    again = YOLO.load_from_checkpoint(path, weights_only=True).eval()
-    assert again.num_classes == 2
-    batch = rectangles()
-    found = again.detect(Rectangles().normalize(batch.image), min_score=0.3)
-    assert [len(rows["boxes"]) for rows in found] == [2, 2, 0, 2]
-    for rows, boxes, labels in zip(found, batch.boxes, batch.labels, strict=True):
-        best = box_iou(boxes, rows["boxes"])
-        assert (best.amax(1) > 0.5).all() if len(boxes) else not len(rows["boxes"])
-        assert rows["labels"][best.argmax(1)].tolist() == labels.tolist() if len(boxes) else True
-
-
-def test_a_resumed_training_ends_with_the_same_weights(tmp_path):
-    def fit(model, **options):
-        checkpoint = options.pop("ckpt_path", None)
-        trainer = quiet_trainer(limit_val_batches=0, **options)
-        trainer.fit(model, datamodule=Rectangles(batch_size=2, seed=0), ckpt_path=checkpoint)
-        return trainer
-
-    whole, half = small(), small()
-    fit(whole, max_epochs=4)
-    fit(half, max_epochs=2).save_checkpoint(tmp_path / "half.ckpt")
-    torch.manual_seed(5)
-    resumed = YOLO(num_classes=2, anchors=[[0.3, 0.3]], widths=(8, 16, 32), depth=1, optimizer=half.optimizer,
-                   schedule=half.schedule)  # fmt: skip
-    fit(resumed, max_epochs=4, ckpt_path=tmp_path / "half.ckpt")
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
-    assert not torch.equal(whole.net.head.predict.weight, half.net.head.predict.weight)
-
-
-def test_data_with_another_number_of_classes_is_an_error():
-    with pytest.raises(ValueError, match="num_classes is 5, but the data have 2 classes"):
-        quiet_trainer().validate(small(num_classes=5), datamodule=Rectangles())
-
-
 # zoo predict
 
 
-def test_predicted_boxes_are_in_pixels_of_the_picture(learnt, tmp_path):
-    path, _ = learnt
+def test_predicted_boxes_are_in_pixels_of_the_image(trained, tmp_path):
+    path, _ = trained
     batch, (width, height) = rectangles(), (207, 97)
     for i in range(4):
         pixels = (batch.image[i].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
@@ -487,18 +431,18 @@ def test_predicted_boxes_are_in_pixels_of_the_picture(learnt, tmp_path):
     assert Image.open(results[2]["picture"]).getpixel((5, 5)) == Image.open(files[2]).convert("RGBA").getpixel((5, 5))
 
 
-def test_pictures_of_one_name_do_not_overwrite_each_other(learnt, tmp_path):
+def test_images_of_one_name_do_not_overwrite_each_other(trained, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         draw_picture(1, (50, 40)).save(tmp_path / folder / "x.png")
     files = [str(tmp_path / folder / "x.png") for folder in ("a", "b")]
-    results = list(predict(str(learnt[0]), files, str(tmp_path / "out")))
+    results = list(predict(str(trained[0]), files, str(tmp_path / "out")))
     assert [result["picture"] for result in results] == [str(tmp_path / "out" / f) for f in ("x.png", "x-2.png")]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"x.png", "x-2.png"}
     before = (tmp_path / "a" / "x.png").read_bytes()
-    (result,) = predict(str(learnt[0]), files[:1], str(tmp_path / "a"))
+    (result,) = predict(str(trained[0]), files[:1], str(tmp_path / "a"))
     assert result["picture"] == str(tmp_path / "a" / "x-2.png")
-    assert (tmp_path / "a" / "x.png").read_bytes() == before, "the user's own picture"
+    assert (tmp_path / "a" / "x.png").read_bytes() == before, "the user's own image"
 
 
 def test_the_command_finds_and_draws(tmp_path, monkeypatch, capfd):

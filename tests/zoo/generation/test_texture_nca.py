@@ -1,10 +1,9 @@
-"""The texture automaton: its step, its pool and losses, its film, and the trained ones on the shelf.
+"""The texture automaton: its pool, its losses, its animation, and the trained ones that come with the package.
 
 Run as a script, `python test_texture_nca.py FOLDER`, this file is two processes of one training.
 """
 
 import itertools
-import os
 import subprocess
 import sys
 from functools import partial
@@ -13,44 +12,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from lightning import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
-from test_contracts import below, imported
 
 from callbacks.figures.animation import strip, write_gif
 from callbacks.galleries.animation import Animation
 from callbacks.training.gradients import GradientNormalization
+from datamodules.batches import ContentStyle
 from datamodules.images.single_image import ImagePair
-from helpers import draw_picture, fingerprint_of_global_randomness, quiet_trainer
+from helpers import draw_picture, fingerprint_of_global_randomness, quiet_trainer, run_as_script
 from zoo.command.main import main
-from zoo.command.verbs import grow as shelf
+from zoo.command.verbs.grow import AUTOMATA, load_automaton, names, save_automaton
 from zoo.generation.texture_nca import TextureNCA
-from zoo.parts.nca import FILTERS, NCA, colour
+from zoo.parts.nca import NCA, to_rgb
 from zoo.parts.optim.schedules import Constant
 
 SMALL = {"grid": 12, "samples": 2, "pool_size": 5, "steps": (2, 4), "eval_steps": (6, 12)}
 LAYERS = ("relu1_1", "relu2_1")
 
 
-def lively(channels: int = 4, hidden: int = 8) -> NCA:
-    """An automaton that moves, and gently, so that nothing explodes."""
-    torch.manual_seed(0)
-    net = NCA(channels, hidden)
-    torch.nn.init.normal_(net.brain[-1].weight, std=0.2)
-    return net
-
-
-def moving(module: TextureNCA) -> TextureNCA:
+def changing(module: TextureNCA) -> TextureNCA:
+    """With a last layer that is not zero, so that states change."""
     torch.nn.init.normal_(module.net.brain[-1].weight, std=0.1)
     return module
-
-
-def masks_of(steps: int, *shape: int) -> list[torch.Tensor]:
-    return [(torch.rand(shape) < 0.5).float() for _ in range(steps)]
 
 
 def small(weights: str | None = None, **options) -> TextureNCA:
@@ -69,103 +53,11 @@ def data(tmp_path: Path):
     return lambda length=1: ImagePair(str(tmp_path / "waves.png"), size=16, length=length)
 
 
-# ------------------------------------------------------------------------------------------------------------- the step
-
-
-@pytest.mark.parametrize(("channels", "hidden", "count"), [(4, 8, 168), (12, 96, 5856)])
-def test_parameters_are_as_many_as_published(channels, hidden, count):
-    assert sum(p.numel() for p in NCA(channels, hidden).parameters()) == count
-    assert sum(p.numel() for p in TextureNCA(channels, hidden, pool_size=4).parameters()) == count
-    assert sum(value.numel() for value in NCA(channels, hidden).state_dict().values()) == count
-
-
-def slow_step(net: NCA, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """By shifting the torus for each of the nine neighbours, and linear layers for each cell."""
-    seen = []
-    for channel in x.unbind(1):
-        for kernel in FILTERS:
-            shifted = [
-                weight * channel.roll((1 - i, 1 - j), (1, 2))
-                for i, row in enumerate(kernel)
-                for j, weight in enumerate(row)
-            ]
-            seen.append(sum(shifted))
-    cells = torch.stack(seen, -1)  # (B, H, W, 4 C)
-    first, _, last = net.brain
-    hidden = F.linear(cells, first.weight.flatten(1), first.bias).relu()
-    return x + mask * F.linear(hidden, last.weight.flatten(1)).permute(0, 3, 1, 2)
-
-
-@given(st.integers(3, 6), st.integers(1, 9), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(0, 3))
-@settings(max_examples=25, deadline=None)
-def test_it_equals_shifted_neighbours_and_linear_layers(channels, hidden, batch, height, width, steps):
-    net = lively(channels, hidden)
-    x, masks = torch.randn(batch, channels, height, width), masks_of(steps, batch, 1, height, width)
-    expected = x
-    for mask in masks:
-        expected = slow_step(net, expected, mask)
-    inputs = [x.clone().requires_grad_(), *net.parameters()]
-    torch.testing.assert_close(net(inputs[0], masks), expected, atol=1e-4, rtol=1e-4)
-    if steps:
-        theirs = torch.autograd.grad(expected.square().sum(), inputs[1:])
-        ours = torch.autograd.grad(net(inputs[0], masks).square().sum(), inputs[1:])
-        torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=1e-3)
-
-
-def test_the_filters_measure_value_slopes_and_curvature():
-    y, x = torch.meshgrid(torch.arange(7.0), torch.arange(7.0), indexing="ij")
-    seen = F.conv2d((2 * x - 3 * y + x * x)[None, None], torch.tensor(FILTERS)[:, None])[0, :, 2, 2]  # at (3, 3)
-    torch.testing.assert_close(seen, torch.tensor([6.0, 2 + 6, -3.0, 1.0]))
-
-
-def test_sleeping_cells_stay_as_they_are():
-    net, x = lively(), torch.randn(2, 4, 8, 8)
-    (mask,) = masks_of(1, 2, 1, 8, 8)
-    changed = (net(x, [mask]) != x).any(1, keepdim=True)
-    assert torch.equal(changed & (mask == 0), torch.zeros_like(changed))
-    assert changed.sum() > 0.9 * mask.sum()
-
-
-@pytest.mark.parametrize("rate", [0.5, 0.2, 1.0])
-def test_cells_are_awake_as_often_as_they_should_be(rate):
-    net, x = lively(), torch.randn(1, 4, 100, 100)
-    net.update_rate = rate
-    torch.nn.init.ones_(net.brain[0].bias)
-    changed = (net.run(x, 1, torch.Generator().manual_seed(0)) != x).any(1).float().mean().item()
-    assert changed == pytest.approx(rate, abs=0.03)
-
-
-@given(st.integers(-9, 9), st.integers(-9, 9))
-@settings(max_examples=10, deadline=None)
-def test_on_a_torus_no_place_is_special(dy, dx):
-    net, x, masks = lively(), torch.randn(1, 4, 7, 10), masks_of(5, 1, 1, 7, 10)
-    rolled = net(x.roll((dy, dx), (2, 3)), [mask.roll((dy, dx), (2, 3)) for mask in masks])
-    torch.testing.assert_close(rolled, net(x, masks).roll((dy, dx), (2, 3)), atol=1e-5, rtol=1e-4)
-
-
-def test_it_tiles_without_seams():
-    net, x, masks = lively(), torch.randn(1, 4, 6, 9), masks_of(5, 1, 1, 6, 9)
-    tiled = net(x.tile(1, 1, 2, 3), [mask.tile(1, 1, 2, 3) for mask in masks])
-    torch.testing.assert_close(tiled, net(x, masks).tile(1, 1, 2, 3), atol=1e-5, rtol=1e-4)
-
-
-def test_it_runs_in_float32_under_autocast():
-    net, x, masks = lively(), torch.randn(1, 4, 8, 8), masks_of(5, 1, 1, 8, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = net(x, masks)
-    assert torch.equal(found, net(x, masks))
-
-
-def test_too_few_channels_are_an_error():
-    with pytest.raises(ValueError, match="channels is 2: expected 3 or more"):
-        NCA(2, 8)
-
-
-# --------------------------------------------------------------------------------------------------------- the training
+# Training
 
 
 class Watch(Callback):
-    """Keeps what each training step returned, the pool, and what the automaton ran."""
+    """Keeps the losses of each training step, the pool after it, and the states and steps of the automaton's runs."""
 
     def __init__(self) -> None:
         self.losses, self.pools, self.starts, self.steps = [], [], [], []
@@ -173,13 +65,13 @@ class Watch(Callback):
     def on_fit_start(self, trainer, module) -> None:
         run = module.net.run
 
-        def noting(x, steps, generator):
+        def recorded(x, steps, generator):
             if module.training:
                 self.starts.append(x.clone())
                 self.steps.append(steps)
             return run(x, steps, generator)
 
-        module.net.run = noting
+        module.net.run = recorded
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         self.losses.append(values(outputs))
@@ -196,7 +88,7 @@ def fit(module: TextureNCA, data: ImagePair, *callbacks: Callback, **options) ->
 
 
 def test_states_are_taken_from_the_pool_and_put_back(system, data):
-    module = moving(system(reseed_every=4))
+    module = changing(system(reseed_every=4))
     torch.nn.init.normal_(module.pool)
     before = module.pool.clone()
     watch = fit(module, data(12))
@@ -211,7 +103,7 @@ def test_states_are_taken_from_the_pool_and_put_back(system, data):
         before = pool
 
 
-def test_the_state_that_went_astray_is_the_one_that_is_reseeded(system, data):
+def test_the_state_with_the_largest_value_is_the_one_that_is_reseeded(system, data):
     module = system(pool_size=2, reseed_every=1)
     torch.nn.init.uniform_(module.pool, -0.5, 0.5)
     module.pool[1] *= 100
@@ -221,21 +113,21 @@ def test_the_state_that_went_astray_is_the_one_that_is_reseeded(system, data):
 
 
 def test_each_parameter_moves_by_the_learning_rate(system, data):
-    module = moving(system(optimizer=partial(torch.optim.SGD, lr=0.01)))
+    module = changing(system(optimizer=partial(torch.optim.SGD, lr=0.01)))
     before = {name: p.detach().clone() for name, p in module.net.named_parameters()}
     fit(module, data())
     for name, p in module.net.named_parameters():
         assert (p - before[name]).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
-def test_what_overflows_costs(system, data, monkeypatch):
+def test_states_outside_the_range_have_an_overflow_loss(system, data, monkeypatch):
     module = system(overflow=3.0)
-    module.setup("fit")
+    batch = set_up(module, data())
     monkeypatch.setattr(TextureNCA, "global_step", 1)  # the step 0 reseeds
     module.pool.fill_(0.9)
-    inside = values(module.losses(data_of(data)[0], "train"))
+    inside = values(module.losses(batch, "train"))
     module.pool.fill_(-1.5)
-    outside = values(module.losses(data_of(data)[0], "train"))
+    outside = values(module.losses(batch, "train"))
     assert inside["overflow"] == 0
     assert inside["loss"] == pytest.approx(inside["style"])
     assert outside["overflow"] == pytest.approx(0.5)
@@ -250,45 +142,44 @@ def test_it_learns(system, style, data):
     assert min(losses[-10:]) < 0.6 * losses[0], losses[::10]
 
 
-def test_the_style_loss_is_none_for_the_picture_itself_and_one_a_layer_for_nothing(system, data):
-    module, batch = system(), next(iter(data_of(data)))
-    module.setup("fit")
-    generator = torch.Generator().manual_seed(0)
-    module.target = {name: maps @ maps.mT / maps.size(2) for name, maps in flat(module.features(batch.content)).items()}
+def test_the_style_loss_is_0_for_the_image_itself_and_1_a_layer_for_features_that_are_0(system, data):
+    module, generator = system(), torch.Generator().manual_seed(0)
+    batch = set_up(module, data())
+    flat = {name: maps.flatten(2) for name, maps in module.features(batch.content).items()}
+    module.targets = {name: maps @ maps.mT / maps.size(2) for name, maps in flat.items()}
     assert module.style_loss(batch.content, generator).item() == pytest.approx(0, abs=1e-6)
     assert module.style_loss(batch.content.tile(3, 1, 2, 2), generator).item() < 0.3
-    silent = {name: torch.zeros_like(maps) for name, maps in module.features(batch.content).items()}
-    module.features.forward = lambda image: silent
+    zeros = {name: torch.zeros_like(maps) for name, maps in module.features(batch.content).items()}
+    module.features.forward = lambda image: zeros
     assert module.style_loss(batch.content, generator).item() == pytest.approx(2, rel=1e-5)
 
 
-def flat(maps: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: value.flatten(2) for name, value in maps.items()}
-
-
-def data_of(data) -> list:
-    made = data()
-    made.setup("fit")
-    return [made.pictures]
+def set_up(module: TextureNCA, data: ImagePair) -> ContentStyle:
+    """Sets up both as a Trainer does; returns the batch of the data."""
+    data.setup("fit")
+    module.trainer = quiet_trainer()
+    module.trainer.datamodule = data
+    module.setup("fit")
+    return data.pictures
 
 
 def values(losses: dict[str, torch.Tensor]) -> dict[str, float]:
     return {name: value.item() for name, value in losses.items()}
 
 
-def test_an_untrained_automaton_is_as_good_as_the_seed_for_ever(system, data):
+def test_an_untrained_automaton_keeps_the_style_loss_of_the_seed(system, data):
     (found,) = quiet_trainer().test(system(), data(), verbose=False)
     assert found["test/style_drop"] == pytest.approx(1)
     assert found["test/stability"] == pytest.approx(1)
 
 
-def test_the_measures_compare_seed_grown_and_old(system, data, monkeypatch):
+def test_the_test_compares_seed_grown_and_old(system, data, monkeypatch):
     module = system()
     ages = []
     monkeypatch.setattr(module.net, "run", lambda x, steps, generator: ages.append(steps) or x + steps)
 
     def by_age(image, generator):
-        assert 0.5 <= image.max() <= 1, "not as one sees it"
+        assert 0.5 <= image.max() <= 1, "not clamped as for display"
         return image.new_tensor({0: 8.0, 6: 2.0, 12: 5.0}[sum(ages)])
 
     monkeypatch.setattr(module, "style_loss", by_age)
@@ -297,22 +188,9 @@ def test_the_measures_compare_seed_grown_and_old(system, data, monkeypatch):
     assert found == {"test/loss": 2, "test/style_drop": 4, "test/stability": 2.5}
 
 
-def test_a_resumed_training_is_the_one_that_was_stopped(system, data, tmp_path):
-    whole = system()
-    fit(whole, data(3), max_epochs=2)
-    fit(system(), data(3), ModelCheckpoint(tmp_path, filename="half"), enable_checkpointing=True)
-    resumed = system()
-    resumed.draws.fill_(5)  # as if seeded otherwise
-    trainer = quiet_trainer(max_epochs=2, limit_val_batches=0, callbacks=[GradientNormalization()])
-    trainer.fit(resumed, data(3), ckpt_path=tmp_path / "half.ckpt")
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
-
-
 def test_it_draws_nothing_from_the_global_generators(system, data):
     module = system()
-    module.setup("fit")
-    batch = data_of(data)[0]
+    batch = set_up(module, data())
     before = fingerprint_of_global_randomness()
     for stage in ("train", "val", "test"):
         module.losses(batch, stage)
@@ -321,8 +199,8 @@ def test_it_draws_nothing_from_the_global_generators(system, data):
     assert fingerprint_of_global_randomness() == before
 
 
-def test_a_checkpoint_says_what_it_holds_and_needs_no_weights_to_be_looked_at(system, data, tmp_path):
-    module = moving(system())
+def test_a_checkpoint_holds_only_the_automaton_and_its_pool_and_needs_no_backbone(system, data, tmp_path):
+    module = changing(system())
     trainer = quiet_trainer(max_epochs=1, limit_val_batches=0)
     trainer.fit(module, data(2))
     trainer.save_checkpoint(tmp_path / "a.ckpt")
@@ -337,19 +215,19 @@ def test_a_checkpoint_says_what_it_holds_and_needs_no_weights_to_be_looked_at(sy
 @pytest.mark.parametrize(
     "wrong", [{"samples": 6}, {"steps": (5, 4)}, {"steps": (0, 4)}, {"grid": 0}, {"reseed_every": 0}, {"samples": 0}]
 )
-def test_numbers_that_make_no_sense_are_an_error(system, wrong):
+def test_impossible_numbers_are_an_error(system, wrong):
     with pytest.raises(ValueError, match="expected 1 or more of each"):
         system(**wrong)
 
 
 def train_on(folder: Path, devices: int) -> None:
-    class WriteDown(Callback):
+    class WriteState(Callback):
         def on_fit_end(self, trainer, module) -> None:
             state = {"pool": module.pool, "weights": module.net.state_dict()}
             torch.save(state, folder / f"rank{trainer.global_rank}.pt")
 
     trainer = quiet_trainer(
-        max_epochs=1, limit_val_batches=0, devices=devices, strategy="ddp_notebook", callbacks=[WriteDown()]
+        max_epochs=1, limit_val_batches=0, devices=devices, strategy="ddp_notebook", callbacks=[WriteState()]
     )
     trainer.fit(small(folder / "weights.safetensors"), ImagePair(str(folder / "waves.png"), size=16, length=6))
 
@@ -357,10 +235,7 @@ def train_on(folder: Path, devices: int) -> None:
 def test_each_rank_has_a_pool_of_its_own_and_the_same_weights(tmp_path, vgg_weights):
     (tmp_path / "weights.safetensors").symlink_to(vgg_weights)
     draw_picture(0, (40, 30)).save(tmp_path / "waves.png")
-    command = [sys.executable, "-W", "ignore", __file__, str(tmp_path)]
-    surroundings = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    run_as_script(__file__, tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
     for name, value in first["weights"].items():
         assert torch.equal(value, second["weights"][name])
@@ -370,11 +245,11 @@ def test_each_rank_has_a_pool_of_its_own_and_the_same_weights(tmp_path, vgg_weig
     assert not torch.equal(first["pool"], second["pool"])
 
 
-# ------------------------------------------------------------------------------------------------------------- the film
+# The animation
 
 
-def test_a_film_starts_from_the_seed_and_is_the_same_each_time(system):
-    module = moving(system())
+def test_a_rollout_starts_from_the_seed_state_and_is_the_same_each_time(system):
+    module = changing(system())
     frames = list(module.rollout(4))
     assert len(frames) == 4
     assert all(frame.shape == (3, 12, 12) and frame.min() >= 0 and frame.max() <= 1 for frame in frames)
@@ -382,12 +257,12 @@ def test_a_film_starts_from_the_seed_and_is_the_same_each_time(system):
     assert all((one != other).any() for one, other in itertools.pairwise(frames))
     assert all(torch.equal(one, other) for one, other in zip(frames, module.rollout(4), strict=True))
     x = module.net.run(module.net.seed(1, 12, 12), 3 * module.steps_per_frame, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(frames[-1], colour(x)[0].detach().clamp(0, 1))
+    torch.testing.assert_close(frames[-1], to_rgb(x)[0].detach().clamp(0, 1))
 
 
 @pytest.mark.parametrize("hook", ["fit", "test"])
-def test_the_callback_leaves_a_film_and_everything_else_alone(system, hook, data, tmp_path):
-    module = moving(system())
+def test_the_callback_draws_an_animation_and_changes_nothing_else(system, hook, data, tmp_path):
+    module = changing(system())
     trainer = quiet_trainer(
         max_epochs=1, limit_val_batches=0, default_root_dir=tmp_path, callbacks=[Animation(5, fps=10)]
     )
@@ -396,118 +271,115 @@ def test_the_callback_leaves_a_film_and_everything_else_alone(system, hook, data
     assert fingerprint_of_global_randomness() == before
     assert module.training
     assert all(parameter.requires_grad for parameter in module.parameters())
-    with Image.open(tmp_path / "pictures" / "film.gif") as film:
-        assert film.n_frames == 5
-        assert film.size == (264, 264)  # 22 pixels for each of 12
-        assert film.info["loop"] == 0
-        assert film.info["duration"] == 100
-        film.seek(4)
-        assert film.info["duration"] > 1000
-    with Image.open(tmp_path / "pictures" / "film.png") as picture:
-        assert picture.width > 2 * picture.height
+    with Image.open(tmp_path / "pictures" / "animation.gif") as animation:
+        assert animation.n_frames == 5
+        assert animation.size == (264, 264)  # 22 pixels for each of 12
+        assert animation.info["loop"] == 0
+        assert animation.info["duration"] == 100
+        animation.seek(4)
+        assert animation.info["duration"] > 1000
+    with Image.open(tmp_path / "pictures" / "animation.png") as image:
+        assert image.width > 2 * image.height
     assert not list((tmp_path / "pictures").glob(".*"))
 
 
-def test_a_module_without_a_film_is_an_error(system, data):
+def test_a_module_without_a_rollout_is_an_error(system, data):
     module = system()
-    module.film = None
+    module.rollout = None
     with pytest.raises(ValueError, match="TextureNCA has no `rollout`"):
         quiet_trainer(callbacks=[Animation()]).test(module, data(), verbose=False)
     with pytest.raises(ValueError, match="frames is 1"):
         Animation(1)
 
 
-def test_a_gif_keeps_its_colours(tmp_path):
+def test_a_gif_keeps_its_colors(tmp_path):
     draw = np.random.default_rng(0)
     colors = draw.integers(0, 256, (6, 3), dtype=np.uint8)
-    images = [np.tile(colour, (300, 280, 1)) for colour in colors]
+    images = [np.tile(color, (300, 280, 1)) for color in colors]
     write_gif(tmp_path / "a.gif", images)
-    with Image.open(tmp_path / "a.gif") as film:
-        assert film.size == (280, 300)
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert animation.size == (280, 300)
         for i, image in enumerate(images):
-            film.seek(i)
-            assert np.abs(np.asarray(film.convert("RGB")).astype(int) - image).max() <= 8
+            animation.seek(i)
+            assert np.abs(np.asarray(animation.convert("RGB")).astype(int) - image).max() <= 8
 
 
 @pytest.mark.parametrize("count", [2, 3, 76, 101])
-def test_a_strip_shows_the_first_and_the_last_frame_and_says_which(count):
+def test_a_strip_shows_the_first_and_the_last_frame_and_names_them(count):
     images = [np.full((4, 6, 3), i, np.uint8) for i in range(count)]
     figure = strip(images, 4, "title")
     shown = [int(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes]
-    said = [text.get_text() for text in figure.texts if text.get_text().startswith("step")]
-    assert said == [f"step {4 * i}" for i in shown]
+    labels = [text.get_text() for text in figure.texts if text.get_text().startswith("step")]
+    assert labels == [f"step {4 * i}" for i in shown]
     assert (shown[0], shown[-1]) == (0, count - 1)
     assert shown == sorted(set(shown))
     assert len(shown) <= 8
 
 
-# ------------------------------------------------------------------------------------------------------------ the shelf
+# zoo grow
 
 
-def test_an_automaton_is_saved_and_loaded_with_its_card(tmp_path):
-    net, card = lively(5, 7), {"texture": "Étude", "steps": "12"}
-    path = shelf.save(net, tmp_path / "new" / "a.safetensors", card)
-    again, found = shelf.load(path)
-    assert found == card
+def test_an_automaton_is_saved_and_loaded_with_its_metadata(tmp_path):
+    net, metadata = NCA(5, 7), {"texture": "Étude", "steps": "12"}
+    torch.nn.init.normal_(net.brain[-1].weight)
+    path = save_automaton(net, tmp_path / "new" / "a.safetensors", metadata)
+    again, found = load_automaton(path)
+    assert found == metadata
     assert (again.channels, again.brain[0].out_channels) == (5, 7)
-    x, masks = torch.randn(1, 5, 6, 6), masks_of(3, 1, 1, 6, 6)
+    x, masks = torch.randn(1, 5, 6, 6), [(torch.rand(1, 1, 6, 6) < 0.5).float() for _ in range(3)]
     assert torch.equal(again(x, masks), net(x, masks))
     assert [file.name for file in path.parent.iterdir()] == ["a.safetensors"]
 
 
-@pytest.mark.parametrize("name", shelf.names())
-def test_what_is_shipped_is_small_says_what_it_is_and_lasts(name):
-    path = shelf.SHELF / f"{name}.safetensors"
-    net, card = shelf.load(path)
+@pytest.mark.parametrize("name", names())
+def test_an_automaton_that_comes_with_the_package_is_small_and_documented_and_lasts(name):
+    path = AUTOMATA / f"{name}.safetensors"
+    net, metadata = load_automaton(path)
     assert path.stat().st_size < 5000
-    assert {"texture", "recipe", "steps", "style_drop", "stability", "licence"} <= set(card)
-    assert float(card["style_drop"]) > 5
-    assert float(card["stability"]) < 1.5
+    assert {"texture", "recipe", "steps", "style_drop", "stability", "licence"} <= set(metadata)
+    assert float(metadata["style_drop"]) > 5
+    assert float(metadata["stability"]) < 1.5
     with torch.no_grad():
         x = net.run(net.seed(1, 48, 40), 1500, torch.Generator().manual_seed(1))
     assert x.abs().max() < 3
-    assert colour(x).clamp(0, 1).std() > 0.05
+    assert to_rgb(x).clamp(0, 1).std() > 0.05
 
 
-def test_at_least_two_textures_of_168_parameters_are_shipped():
-    small = [
-        name
-        for name in shelf.names()
-        if sum(p.numel() for p in shelf.load(shelf.SHELF / f"{name}.safetensors")[0].parameters()) == 168
-    ]
-    assert len(small) >= 2
+def test_at_least_two_textures_of_168_parameters_come_with_the_package():
+    nets = [load_automaton(AUTOMATA / f"{name}.safetensors")[0] for name in names()]
+    assert sum(sum(p.numel() for p in net.parameters()) == 168 for net in nets) >= 2
 
 
 def test_grow_animates_and_lists(tmp_path, capsys):
     assert main(["grow"]) == 0
     listed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in listed] == shelf.names()
+    assert [line.split()[0] for line in listed] == names()
     assert all("168 parameters" in line for line in listed if "5856" not in line)
-    name = shelf.names()[0]
+    name = names()[0]
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         options = ["--size", "20", "30", "--steps", "9", "--seed", str(seed), "--out", str(tmp_path / folder)]
         assert main(["grow", name, *options]) == 0
     files = [str(tmp_path / "c" / f"{name}.{suffix}") for suffix in ("gif", "png")]
     assert capsys.readouterr().out.splitlines()[-2:] == files
-    with Image.open(files[0]) as film:
-        assert (film.width / film.height, film.n_frames) == (30 / 20, 10)
+    with Image.open(files[0]) as animation:
+        assert (animation.width / animation.height, animation.n_frames) == (30 / 20, 10)
     first, second, other = ((tmp_path / folder / f"{name}.gif").read_bytes() for folder in "abc")
     assert first == second != other
 
 
-def test_grow_does_not_wait_for_lightning():
-    todo, seen = {"zoo.command.verbs.grow"}, set()
-    while todo:
-        path = Path(shelf.__file__).parents[1].joinpath(*todo.pop().split("."))
-        found = imported(path.with_suffix(".py"))
-        assert not below(found, "lightning", "torchvision", "torchmetrics"), path
-        ours = {name.rpartition(".")[0] for name in below(found, "zoo", "callbacks", "datamodules", "experiments")}
-        todo, seen = (todo | ours) - seen, seen | ours
-    assert seen == {"callbacks.figures.grids", "datamodules.files", "zoo.parts.nca"}
+def test_grow_does_not_wait_for_lightning(tmp_path):
+    code = (
+        f"import sys; from zoo.command.main import main; main(['grow', {names()[0]!r}, '--steps', '2', "
+        f"'--out', {str(tmp_path)!r}]); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True)
+    assert list(tmp_path.glob("*.gif"))
+    assert {"torch", "matplotlib"} <= set(done.stdout.split())
+    assert not {"lightning", "torchvision", "torchmetrics"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["starry-nigt"], "unknown automaton 'starry-nigt': expected a name or a .safetensors file; nearest: starry"),
         (["gone.safetensors"], "gone.safetensors does not exist"),
@@ -519,12 +391,12 @@ def test_grow_does_not_wait_for_lightning():
         (["{name}", "--out", "broken.safetensors"], "broken.safetensors is a file: expected a folder"),
     ],
 )
-def test_bad_input_to_grow_is_one_line(words, said, tmp_path, monkeypatch, capsys):
+def test_bad_input_to_grow_is_one_line(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("broken.safetensors").write_bytes(b"no such thing")
-    assert main(["grow", *(word.format(name=shelf.names()[0]) for word in words)]) == 2
+    Path("broken.safetensors").write_bytes(b"not a safetensors file")
+    assert main(["grow", *(word.format(name=names()[0]) for word in words)]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["broken.safetensors"]
 

@@ -1,4 +1,4 @@
-"""Attention equals torch's, by hand and fused, values and gradients; a cache changes nothing; rotation is relative."""
+"""Attention equals torch's, fused and step by step, in values and gradients; a cache changes nothing."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def tensors(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
 
 
 def close(ours: Tensor, theirs: Tensor, inputs: list[Tensor], atol: float = 1e-12) -> None:
-    """Values and gradients, the latter of something that weighs all values differently."""
+    """Asserts equal values and gradients, the latter of a function that weighs all values differently."""
     torch.testing.assert_close(ours, theirs, atol=atol, rtol=1e-9)
     for a, b in zip(
         *(torch.autograd.grad(y.sin().sum(), inputs, retain_graph=True) for y in (ours, theirs)), strict=True
@@ -26,7 +26,7 @@ def close(ours: Tensor, theirs: Tensor, inputs: list[Tensor], atol: float = 1e-1
 
 
 def one_by_one(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
-    """Equation 1 of Vaswani et al., a query at a time, over the keys that it may see."""
+    """Equation 1 of Vaswani et al., a query at a time, over the keys that it may attend to."""
     out = torch.zeros(*query.shape[:-1], value.size(-1), dtype=query.dtype)
     for b, n, t in torch.cartesian_prod(*(torch.arange(size) for size in query.shape[:3])).tolist():
         seen = allowed[b, n, t].nonzero()[:, 0]
@@ -42,13 +42,13 @@ def one_by_one(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Te
     st.integers(1, 2), st.integers(1, 2), st.integers(1, 5), st.integers(0, 3), st.integers(1, 3),
     st.booleans(), st.sampled_from(["none", "keys", "pairs"]), st.integers(0, 1000),
 )  # fmt: skip
-def test_fused_and_written_out_equal_the_definition(b, n, t, more, half, causal, masked, seed):
+def test_fused_and_step_by_step_equal_the_definition(b, n, t, more, half, causal, masked, seed):
     s, e = t + more, 2 * half
     query, key, value = inputs = tensors((b, n, t, e), (b, n, s, e), (b, n, s, e), seed=seed)
     shape = {"none": None, "keys": (b, 1, 1, s), "pairs": (1, n, t, s)}[masked]
     mask = None if shape is None else torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.7
     allowed = torch.ones(b, n, t, s, dtype=torch.bool) if mask is None else mask.expand(b, n, t, s)
-    if causal:  # the last query stands at the last key
+    if causal:  # the last query has the position of the last key
         allowed = allowed & (torch.arange(s)[None] <= torch.arange(t)[:, None] + more)
     fused, written = (attention(query, key, value, mask, causal, fused=fused) for fused in (True, False))
     if allowed.any(-1).all():
@@ -62,7 +62,7 @@ def test_fused_and_written_out_equal_the_definition(b, n, t, more, half, causal,
             assert all(g.isfinite().all() for g in gradients)
 
 
-def test_16_bits_give_what_64_do_as_far_as_they_reach():
+def test_16_bits_give_the_result_of_64_within_their_precision():
     query, key, value = (x.detach().bfloat16() for x in tensors((1, 2, 300, 8), (1, 2, 300, 8), (1, 2, 300, 8)))
     exact = attention(query.double(), key.double(), value.double(), fused=False)
     found = attention(query, key, value, fused=False)
@@ -132,7 +132,7 @@ def test_scores_of_rotated_vectors_depend_on_their_distance_only(i, j, shift):
         assert (here - (query * key).sum()).abs() > 1e-9
 
 
-def test_rotation_of_far_places_is_exact_in_bfloat16():
+def test_rotation_of_large_positions_is_exact_in_bfloat16():
     x = torch.ones(1, 8, dtype=torch.bfloat16)  # which cannot hold the number 1001
     assert rotate(x, 1001).dtype == torch.bfloat16
     assert torch.equal(rotate(x, 1001), rotate(x.float(), 1001).bfloat16())
@@ -145,7 +145,7 @@ def test_rotation_of_far_places_is_exact_in_bfloat16():
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("rotary", [True, False])
 @pytest.mark.parametrize("parts", [[1] * 7, [4, 1, 2], [7], [1, 6]])
-def test_with_a_cache_parts_give_what_the_whole_gives(rotary, fused, parts):
+def test_with_a_cache_the_result_in_parts_equals_that_in_one(rotary, fused, parts):
     torch.manual_seed(0)
     layer = Block(D, N, causal=True, rotary=rotary, fused=fused).double().eval()
     (x,) = tensors((2, 7, D))
@@ -157,7 +157,7 @@ def test_with_a_cache_parts_give_what_the_whole_gives(rotary, fused, parts):
 
 
 @pytest.mark.parametrize("rotary", [True, False])
-def test_causal_means_no_look_ahead_and_otherwise_there_is_one(rotary):
+def test_later_tokens_matter_unless_it_is_causal(rotary):
     (x,) = tensors((1, 6, D))
     changed = x.detach().clone()
     changed[:, 4:] += 1
@@ -189,7 +189,7 @@ def test_heads_that_do_not_divide_the_width(dim, heads, rotary):
     MultiHeadAttention(int(str(error.value).rpartition("=")[2]), heads, rotary=rotary)  # the remedy works
 
 
-def test_initialisation_of_gpt2():
+def test_initialization_of_gpt2():
     torch.manual_seed(0)
     net = nn.ModuleList([nn.Embedding(500, 96), *(Block(96, 4) for _ in range(8))])
     initialize_gpt2(net)

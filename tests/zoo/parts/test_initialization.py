@@ -1,4 +1,4 @@
-"""The rules of initialisation equal torch's, and keep the size of the numbers through a deep net."""
+"""The rules of initialization equal torch's, and keep the size of activations through a deep net."""
 
 import math
 
@@ -9,9 +9,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from zoo.classification.plain_conv import PlainConv, PlainConvNet
-from zoo.parts import initialization as initialisation
 from zoo.parts.activations import GeneralReLU
-from zoo.parts.initialization import fans, gain, initialize, kaiming_normal_, kaiming_uniform_, unchanged_
+from zoo.parts.initialization import (
+    fans,
+    gain,
+    initialize,
+    kaiming_normal_,
+    kaiming_uniform_,
+    unchanged_,
+    xavier_normal_,
+    xavier_uniform_,
+)
 
 some = settings(max_examples=40, deadline=None, derandomize=True)
 shapes = st.lists(st.integers(1, 6), min_size=2, max_size=5)
@@ -28,11 +36,11 @@ PAIRS = {  # ours and torch's, with a leak
         lambda w, a: nn.init.kaiming_uniform_(w, a, mode="fan_out"),
     ),
     "xavier normal": (
-        lambda w, g: initialisation.xavier_normal_(w, gain=g),
+        lambda w, g: xavier_normal_(w, gain=g),
         lambda w, a: nn.init.xavier_normal_(w, nn.init.calculate_gain("leaky_relu", a)),
     ),
     "xavier uniform": (
-        lambda w, g: initialisation.xavier_uniform_(w, gain=g),
+        lambda w, g: xavier_uniform_(w, gain=g),
         lambda w, a: nn.init.xavier_uniform_(w, nn.init.calculate_gain("leaky_relu", a)),
     ),
 }
@@ -95,7 +103,7 @@ def test_gain_of_any_other_activation_keeps_the_second_moment(act):
 
 
 class Swishy(nn.Module):
-    """What a user brings."""
+    """An activation of a user."""
 
     def forward(self, x):
         return x * torch.sigmoid(1.7 * x)
@@ -103,7 +111,7 @@ class Swishy(nn.Module):
 
 @pytest.mark.parametrize("act", [nn.ReLU(), nn.LeakyReLU(0.5), nn.GELU(), Swishy()], ids=lambda act: type(act).__name__)
 @pytest.mark.parametrize("init", [kaiming_normal_, kaiming_uniform_])
-def test_ten_layers_later_the_numbers_are_as_large(act, init):
+def test_after_ten_layers_activations_are_as_large_as_before(act, init):
     torch.manual_seed(0)
     net = nn.Sequential(*(layer for _ in range(10) for layer in (nn.Linear(256, 256, bias=False), act)))
 
@@ -116,7 +124,7 @@ def test_ten_layers_later_the_numbers_are_as_large(act, init):
     assert 0.5 < size() < 2
 
 
-def test_initialise_draws_layers_anew_and_leaves_biases_and_norms():
+def test_initialize_redraws_layers_but_not_biases_and_norms():
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv1d(2, 3, 3), nn.Conv2d(2, 3, 3), nn.Conv3d(2, 3, 3), nn.ConvTranspose2d(2, 3, 3), nn.Linear(4, 5),
@@ -133,7 +141,7 @@ def weights(**options) -> list[torch.Tensor]:
     return [m.weight.detach() for m in PlainConvNet(**options).modules() if isinstance(m, nn.Conv2d)]
 
 
-def test_plain_conv_initialises_as_it_is_told_with_the_gain_of_its_activation():
+def test_plain_conv_uses_the_given_rule_with_the_gain_of_its_activation():
     for act in (lambda: GeneralReLU(0.3, 0.1), lambda: nn.LeakyReLU(0.3)):
         for weight in weights(act=act, widths=(64, 64, 64, 64))[1:-1]:
             assert weight.std() * math.sqrt(64 * 9) == pytest.approx(math.sqrt(2 / 1.09), rel=0.02)
@@ -145,7 +153,7 @@ def test_plain_conv_initialises_as_it_is_told_with_the_gain_of_its_activation():
     torch.testing.assert_close(matrix @ matrix.T, 2 * torch.eye(16), atol=1e-5, rtol=0)
 
 
-def test_towards_90_keeps_its_net():
+def test_the_net_of_the_recipe_towards_90_is_unchanged():
     count = sum(p.numel() for p in PlainConv(norm=nn.BatchNorm2d).parameters())
     assert count == 72 + 1152 + 4608 + 18432 + 5760 + 10 + 2 * (8 + 16 + 32 + 64)
     for ours, torchs in zip(weights(act=lambda: GeneralReLU(0.1, 0.4)), old_weights(0.1), strict=True):

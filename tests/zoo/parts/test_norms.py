@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from zoo.classification.plain_conv import PlainConvNet
-from zoo.parts.activations import SReLU
-from zoo.parts.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, needs_bias
+from zoo.parts.norms import BatchNorm, ChannelNorm, GroupNorm, InstanceNorm, LayerNorm, needs_bias
 
 some = settings(max_examples=40, deadline=None, derandomize=True)
 sizes = st.tuples(st.integers(2, 5), st.integers(1, 3).map(lambda n: 4 * n), st.integers(1, 5), st.integers(4, 7))
@@ -33,7 +32,7 @@ PAIRS = {  # ours and torch's, from the shape (B, C, H, W) and eps
 
 
 class OneScale(nn.Module):
-    """Torch's layer norm, with lesson 17's one scale and one shift."""
+    """torch's layer norm, with one scale and one shift as in lesson 17."""
 
     def __init__(self, shape, eps):
         super().__init__()
@@ -45,14 +44,14 @@ class OneScale(nn.Module):
 
 
 def drawn(shape, seed: int) -> torch.Tensor:
-    """Numbers whose mean is not 0 and whose standard deviation is not 1, differing from channel to channel."""
+    """Numbers whose mean is not 0 and whose standard deviation is not 1; both differ from channel to channel."""
     draw = torch.Generator().manual_seed(seed)
     scale, shift = torch.rand(2, shape[1], 1, 1, generator=draw)
     return torch.randn(shape, generator=draw) * (0.5 + scale) + 6 * shift - 3
 
 
 def close(a: torch.Tensor, b: torch.Tensor, share: float) -> None:
-    """As far apart as `share` of the largest number (or of 1) at most."""
+    """Asserts that they differ by at most `share` of the largest number (or of 1)."""
     torch.testing.assert_close(a.float(), b.float(), atol=share * (b.abs().max().item() + 1), rtol=0)
 
 
@@ -69,7 +68,7 @@ def equal_parameters(ours: nn.Module, theirs: nn.Module, seed: int, dtype: torch
 @some
 @given(sizes, dtypes, st.sampled_from(epsilons), seeds, st.booleans())
 def test_norm_equals_torchs_in_values_gradients_and_buffers(kind, shape, dtype, eps, seed, channels_last):
-    # In bfloat16 torch's own error can be several digits of it; its float32 on the same numbers is what is right.
+    # In bfloat16 torch's own error can be several digits of it; the reference is its float32 on the same numbers.
     ours, right = PAIRS[kind](shape, eps)
     equal_parameters(ours, right, seed, dtype)
     ours = ours.to(dtype)
@@ -107,7 +106,7 @@ def test_batch_norm_evaluates_with_the_statistics_of_training_and_keeps_them():
 
 @pytest.mark.parametrize("make", [BatchNorm, InstanceNorm, GroupNorm, LayerNorm])
 @pytest.mark.parametrize("shape", [(6, 8, 4), (6, 8, 3, 2), (6, 8, 2, 2, 2)])
-def test_any_number_of_axes_behind_the_channels(make, shape):
+def test_any_number_of_axes_after_the_channels(make, shape):
     x = 3 + 2 * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     y = make(8).double()(x)
     assert (y.shape, y.dtype) == (x.shape, x.dtype)
@@ -136,12 +135,12 @@ BIAS = {
     "torch's group": (partial(nn.GroupNorm, 4), True),
     "one channel a group": (lambda channels: GroupNorm(channels, groups=channels), False),
     "torch's one channel a group": (lambda channels: nn.GroupNorm(channels, channels), False),
-    "somebody's own": (lambda channels: nn.Identity(), True),
+    "of a user": (lambda channels: nn.Identity(), True),
 }
 
 
 @pytest.mark.parametrize("kind", BIAS)
-def test_a_layer_has_a_bias_exactly_where_it_would_change_what_comes_out_of_the_norm(kind):
+def test_a_layer_has_a_bias_exactly_where_it_changes_the_output_of_the_norm(kind):
     make, expected = BIAS[kind]
     assert needs_bias(None if make is None else make(8)) == expected
     net = PlainConvNet(norm=make)
@@ -152,6 +151,11 @@ def test_a_layer_has_a_bias_exactly_where_it_would_change_what_comes_out_of_the_
     x, shift = drawn((4, 8, 3, 3), 0), torch.arange(8.0).view(1, 8, 1, 1) - 3
     norm = make(8)
     assert torch.allclose(norm(x + shift), norm(x), atol=1e-3) != expected
+
+
+def test_a_channel_norm_must_define_standardize():
+    with pytest.raises(TypeError, match=r"abstract method '?standardize"):
+        ChannelNorm(4)
 
 
 @pytest.mark.parametrize(
@@ -169,35 +173,3 @@ def test_a_layer_has_a_bias_exactly_where_it_would_change_what_comes_out_of_the_
 def test_bad_input_is_one_clear_error(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-# SReLU
-
-
-def srelu_written_out(x: float, t_l: float, a_l: float, t_r: float, a_r: float) -> float:
-    return t_r + a_r * (x - t_r) if x >= t_r else t_l + a_l * (x - t_l) if x <= t_l else x
-
-
-@some
-@given(st.integers(1, 4), st.sampled_from([(), (3,), (2, 3)]), seeds)
-def test_srelu_equals_its_definition_in_values_and_gradients(channels, behind, seed):
-    draw = torch.Generator().manual_seed(seed)
-    act = SReLU(channels).double()
-    for parameter in act.parameters():
-        parameter.data.add_(torch.randn(channels, generator=draw).double() * 0.3)
-    act.t_r.data.copy_(act.t_l.data + act.t_r.data.abs() + 0.1)
-    x = (2 * torch.randn(5, channels, *behind, generator=draw, dtype=torch.float64)).requires_grad_()
-    numbers = [getattr(act, name).tolist() for name in ("t_l", "a_l", "t_r", "a_r")]
-    rows = x.detach().movedim(1, 0).reshape(channels, -1).tolist()
-    expected = [
-        [srelu_written_out(v, *four) for v in row] for row, four in zip(rows, zip(*numbers, strict=True), strict=True)
-    ]
-    torch.testing.assert_close(act(x).movedim(1, 0).reshape(channels, -1), torch.tensor(expected, dtype=torch.float64))
-    assert torch.autograd.gradcheck(act, (x,))
-    act(x).sum().backward()
-    assert all(p.grad is not None for p in act.parameters())
-
-
-def test_srelu_starts_as_a_leaky_relu():
-    x = torch.linspace(-3, 3, 50)
-    torch.testing.assert_close(SReLU(leak=0.3)(x), nn.functional.leaky_relu(x, 0.3))

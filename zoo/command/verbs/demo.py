@@ -1,8 +1,9 @@
 """Train the flagship on Fashion-MNIST and draw curves, mistakes and Grad-CAM.
 
-    zoo demo
+    zoo demo --trainer.max_epochs 2
 
-Without Fashion-MNIST and with no way to get it, it takes scikit-learn's digits, and says so.
+Options of the recipe may follow. Where Fashion-MNIST is missing and cannot be downloaded, the demo says so and takes
+scikit-learn's digits instead.
 """
 
 import argparse
@@ -11,18 +12,18 @@ from pathlib import Path
 
 from PIL import Image
 
-from callbacks.monitors.flops import FlopCounter
 from datamodules.images.fashion_mnist import FashionMNIST
+from datamodules.io import atomic_write
 from zoo.command.lightning_cli import ZooCLI
 
 FLAGSHIP, WITHOUT_DATA = "fashion_mnist/flagship", "digits/small"
-
+MAX_WIDTH = 1100  # pixels of the overview
 
 TAKES_OPTIONS = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "Options of the recipe may follow, such as --trainer.max_epochs 2."
+    """This verb has no arguments of its own."""
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -31,10 +32,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def demo(options: list[str]) -> Path:
-    """Trains, tests, draws; prints what came out and where it lies.
+    """Trains, tests and draws; prints the result and where the files are.
 
     Args:
-        options: override the recipe's, such as --trainer.max_epochs 2.
+        options: override the recipe's, such as ["--trainer.max_epochs", "2"].
 
     Returns:
         The run folder.
@@ -44,33 +45,33 @@ def demo(options: list[str]) -> Path:
         FashionMNIST().prepare_data()
     except FileNotFoundError as error:
         recipe = WITHOUT_DATA
-        print(f"{error}.\nGoing on with scikit-learn's digits, which are here: {recipe}.", flush=True)
+        print(f"{error}.\nGoing on with scikit-learn's digits, which need no download: {recipe}.", flush=True)
     cli = ZooCLI(recipe, options)
-    print(f"Training {recipe} ({cli.trainer.max_epochs} epochs); everything goes to {cli.folder}", flush=True)
+    print(f"Training {recipe} ({cli.trainer.max_epochs} epochs); run folder {cli.folder}", flush=True)
     began = time.perf_counter()
     cli.trainer.fit(cli.model, cli.datamodule)
     seconds = time.perf_counter() - began
     result = cli.trainer.test(cli.model, cli.datamodule, verbose=False)[0]
-    work = next(callback for callback in cli.trainer.callbacks if isinstance(callback, FlopCounter))
     print(f"\ntest accuracy      {100 * result['test/acc']:.2f} %")
-    print(f"training           {seconds:.0f} s, {work.tflop:.1f} TFLOP")
+    print(f"training           {seconds:.0f} s, {cli.flop_counter.tflop:.1f} TFLOP")
     overview(cli.folder / "pictures")
-    for picture in sorted(cli.folder.glob("pictures/*.png")):
-        print(f"{picture.stem:<18} {picture}")
+    for path in sorted(cli.folder.glob("pictures/*.png")):
+        print(f"{path.stem:<18} {path}")
     print(f"checkpoint         {cli.folder / 'checkpoints' / 'last.ckpt'}")
-    print(f"try it             zoo predict {recipe} YOUR_PICTURES")
+    print(f"try it             zoo predict {recipe} YOUR_IMAGES")
     return cli.folder
 
 
 def overview(folder: Path) -> None:
-    """Puts the pictures of the test set and the curves below each other, as `overview.png`."""
+    """Writes the curves and the figures of the test set, one below the other, as `overview.png`."""
     wanted = (folder / f"{name}.png" for name in ("curves", "misclassified_test", "gradcam_test"))
-    pictures = [Image.open(path).convert("RGB") for path in wanted if path.is_file()]
-    width = min(1100, *(picture.width for picture in pictures))
-    scaled = [picture.resize((width, round(picture.height * width / picture.width))) for picture in pictures]
-    whole = Image.new("RGB", (width, sum(picture.height for picture in scaled)), "white")
+    figures = [Image.open(path).convert("RGB") for path in wanted if path.is_file()]
+    width = min(MAX_WIDTH, *(figure.width for figure in figures))
+    scaled = [figure.resize((width, round(figure.height * width / figure.width))) for figure in figures]
+    sheet = Image.new("RGB", (width, sum(figure.height for figure in scaled)), "white")
     top = 0
-    for picture in scaled:
-        whole.paste(picture, (0, top))
-        top += picture.height
-    whole.quantize(256).save(folder / "overview.png", optimize=True)
+    for figure in scaled:
+        sheet.paste(figure, (0, top))
+        top += figure.height
+    with atomic_write(folder / "overview.png") as temporary:
+        sheet.quantize(256).save(temporary, format="png", optimize=True)

@@ -1,8 +1,8 @@
 """Train a recipe.
 
-Everything in the recipe is an option too:
+    zoo fit fashion_mnist/flagship --trainer.max_epochs 2 --model.optimizer.lr 0.02
 
-    zoo fit fashion_mnist/flagship --trainer.devices 1 --data.batch_size 100
+Everything in the recipe is an option too. With a recipe, --help, --model.help and --data.help list them.
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """Continue a text with a trained language model, token by token.
 
-zoo generate language/gpt-char-cpu --prompt "JULIET:" --temperature 0.7
+    zoo generate language/gpt-char-cpu --prompt "JULIET:" --temperature 0.7
+
+The text appears as it is generated.
 """
 
 import argparse
@@ -16,20 +18,20 @@ from zoo.command.checkpoints import checkpoint_of, load_module
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="RECIPE_OR_CKPT", help="checkpoint, or recipe whose newest run counts")
-    parser.add_argument("--prompt", default="\n")
-    parser.add_argument("--tokens", type=int, default=500, help="how many")
+    parser.add_argument("source", type=str, metavar="RECIPE_OR_CKPT", help="checkpoint, or recipe: its newest run")
+    parser.add_argument("--prompt", type=str, default="\n", help="what the text begins with")
+    parser.add_argument("--tokens", type=int, default=500, help="how many to generate")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely token")
     parser.add_argument("--top_k", type=int, default=40, help="sample from the k most likely tokens; 0 from all")
     parser.add_argument(
         "--top_p", type=float, default=1.0, help="nucleus sampling: from the smallest set with this total probability"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the sampling")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    names = ("prompt", "tokens", "temperature", "top_k", "top_p", "seed")
-    for piece in generate(args.source, **{name: getattr(args, name) for name in names}):
+    names = ("source", "prompt", "tokens", "temperature", "top_k", "top_p", "seed")
+    for piece in generate(**{name: getattr(args, name) for name in names}):
         print(piece, end="", flush=True)
     print()
     return 0
@@ -50,22 +52,24 @@ def generate(
         source: checkpoint file or recipe; of a recipe the newest run counts.
         prompt: what the text begins with.
         tokens: how many follow.
-        temperature: 0 takes the likeliest token.
-        top_k: draw from the k likeliest only; 0 from all.
-        top_p: draw from the fewest likeliest that hold this share of the probability.
-        seed: of the draws.
+        temperature: 0 takes the most likely token.
+        top_k: sample from the k most likely tokens only; 0 from all.
+        top_p: nucleus sampling, from the smallest set of tokens with this total probability.
+        seed: of the sampling.
 
     Yields:
-        The prompt, then pieces of text as they come; a piece may be a part of a word or several characters.
+        The prompt, then pieces of text as they are generated; a piece may be part of a word or several characters.
 
     Raises:
-        ValueError: if the checkpoint can't be read or holds no language model that writes, the prompt is empty or
-            has an unknown character, or a number is out of its range; before any text.
+        ValueError: if the checkpoint cannot be read or holds no model that generates text, the prompt is empty or has
+            an unknown character, or a number is out of range; before any text.
     """
     path = checkpoint_of(source)
     model, data = load_module(path, needs="tokenizer")
     if not hasattr(model, "generate"):
-        raise ValueError(f"{path} holds a {type(model).__name__}, which writes no text: expected a GPT; see `zoo list`")
+        raise ValueError(
+            f"{path} holds a {type(model).__name__}, which generates no text: expected a GPT; see `zoo list`"
+        )
     if tokens < 0:
         raise ValueError(f"tokens is {tokens}: expected 0 or more")
     tokenizer = Tokenizer.from_str(data["tokenizer"])
@@ -73,8 +77,10 @@ def generate(
     if not len(ids):
         raise ValueError("the prompt is empty: expected one character or more, such as --prompt ROMEO:")
     generator, stream = torch.Generator().manual_seed(seed), DecodeStream()
-    draws = model.generate(ids[None], tokens, temperature, top_k, top_p, generator)
-    first = list(islice(draws, 1))  # now, so that a number out of range is told before any text
+    generated = model.generate(
+        ids[None], tokens, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
+    )
+    first = list(islice(generated, 1))  # here, so that a number out of range is reported before any text
     yield prompt
-    for token in chain(first, draws):
+    for token in chain(first, generated):
         yield stream.step(tokenizer, token.item()) or ""  # nothing yet where a character needs more tokens

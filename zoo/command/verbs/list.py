@@ -1,7 +1,8 @@
 """List the recipes with their targets and results.
 
-zoo list
-zoo list --json
+    zoo list --json
+
+A result is the mean over n seeds, from the ledger; without one, the recipe has not been run yet.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def describe(name: str) -> dict[str, str]:
-    """What the list says of a recipe."""
+    """What the list shows of a recipe."""
     content, line = recipes.read(recipes.find(name)), ledger.summarize_recipe(name)
     return {
         "recipe": name,

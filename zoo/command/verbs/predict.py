@@ -1,7 +1,10 @@
-"""Classify image files, or find objects in them and draw their boxes; prints a JSON line for each.
+"""Classify image files, or find objects in them and draw their boxes; print a line of JSON for each.
 
-zoo predict fashion_mnist/flagship PICTURE.jpg
-zoo predict runs/detection/yolo-bccd/TIME/checkpoints/last.ckpt *.png --out found
+    zoo predict fashion_mnist/flagship IMAGE.jpg
+    zoo predict runs/detection/yolo-bccd/TIME/checkpoints/last.ckpt *.png --out found
+
+A classifier gives the class, the confidence and the three most likely classes; a detector gives the boxes, in pixels
+of the file.
 """
 
 import argparse
@@ -23,14 +26,16 @@ from callbacks.figures.style import DPI, save_figure
 from datamodules.io import read_image
 from zoo.command.checkpoints import checkpoint_of, load_module
 
-MIN_SCORE = 0.4  # score from which a detection is worth telling
-MAX_PIXELS = 2000  # pixels of the longer side of a picture that boxes are drawn on; larger ones are made smaller
+MIN_SCORE = 0.4  # of the detections that are reported
+MAX_SIDE = 2000  # pixels of the longer side of an image that boxes are drawn on; larger ones are made smaller
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="RECIPE_OR_CKPT", help="checkpoint, or recipe whose newest run counts")
-    parser.add_argument("files", metavar="IMAGE", nargs="+")
-    parser.add_argument("--out", default="predictions", help="folder of the images that a detector draws on")
+    parser.add_argument("source", type=str, metavar="RECIPE_OR_CKPT", help="checkpoint, or recipe: its newest run")
+    parser.add_argument("files", type=str, metavar="IMAGE", nargs="+", help="image files")
+    parser.add_argument(
+        "--out", type=Path, default=Path("predictions"), help="folder of the images that a detector draws on"
+    )
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -39,26 +44,28 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def predict(source: str, files: list[str], out: str = "predictions") -> Iterator[dict[str, Any]]:
+def predict(source: str, files: list[str], out: str | Path = "predictions") -> Iterator[dict[str, Any]]:
     """Classifies image files, or finds objects in them and draws their boxes.
 
-    Each is made grey if the training images were, scaled to their size and normalised like them.
+    Each image is converted to grayscale if the training images were, resized to their size and normalized like them.
 
     Args:
         source: checkpoint file or recipe; of a recipe the newest run counts.
-        files: pictures.
-        out: folder of the pictures with boxes that a detector draws; made if it is missing.
+        files: image files.
+        out: folder of the images that a detector draws boxes on; created if it does not exist.
 
     Yields:
-        For each file its name; of a classifier the class, the confidence (0..1) and the three likeliest classes; of a
-        detector the boxes, surest first, each with xyxy in pixels of the file, class and score (0..1), and the picture.
+        For each file its name; of a classifier the class, the confidence (0..1) and the three most likely classes; of
+        a detector the boxes, by descending score, each with xyxy in pixels of the file, class and score (0..1), and
+        the file with the boxes drawn.
 
     Raises:
-        ValueError, FileNotFoundError: if checkpoint or picture cannot be read; before any result.
+        ValueError, FileNotFoundError: if the checkpoint or an image cannot be read; before any result.
     """
     path = checkpoint_of(source)
     model, data = load_module(path)
-    if "image_shape" not in data or not (hasattr(model, "detect") or hasattr(model, "num_classes")):
+    detects = hasattr(model, "detect")
+    if "image_shape" not in data or not (detects or hasattr(model, "num_classes")):
         raise ValueError(
             f"{path} holds a {type(model).__name__}, which neither classifies nor detects: expected a checkpoint of a "
             "system that does; see `zoo list`"
@@ -66,28 +73,28 @@ def predict(source: str, files: list[str], out: str = "predictions") -> Iterator
     channels, height, width = data["image_shape"]
     images = [read_image(file, "L" if channels == 1 else "RGB") for file in files]
     mean, std = (torch.tensor(data[name])[:, None, None] for name in ("mean", "std"))
-    taken, detects = {Path(file).resolve() for file in files}, hasattr(model, "detect")
+    taken = {Path(file).resolve() for file in files}
     for file, image in zip(files, images, strict=True):
-        pixels = np.array(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, channels)
-        pixels = ((torch.from_numpy(pixels).permute(2, 0, 1) / 255 - mean) / std)[None]
+        resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, channels)
+        batch = ((torch.from_numpy(resized).permute(2, 0, 1) / 255 - mean) / std)[None]
         with torch.inference_mode():
-            found = model.detect(pixels, min_score=MIN_SCORE)[0] if detects else model(pixels)[0]
+            found = model.detect(batch, min_score=MIN_SCORE)[0] if detects else model(batch)[0]
         if not detects:
-            yield {"file": file, **likeliest(found, data["classes"])}
+            yield {"file": file, **most_likely(found, data["classes"])}
             continue
         found["boxes"] = found["boxes"] * torch.tensor([image.width / width, image.height / height] * 2)
-        picture = next(path for path in _names(Path(out), Path(file).stem) if path.resolve() not in taken)
-        taken.add(picture.resolve())
-        draw(image, found, data["classes"], picture)
+        drawn = next(path for path in _free_names(Path(out), Path(file).stem) if path.resolve() not in taken)
+        taken.add(drawn.resolve())
+        draw(image, found, data["classes"], drawn)
         boxes = [
             {"class": data["classes"][label], "score": round(score, 4), "xyxy": [round(edge, 1) for edge in box]}
             for box, score, label in zip(*(found[name].tolist() for name in ("boxes", "scores", "labels")), strict=True)
         ]
-        yield {"file": file, "picture": str(picture), "boxes": boxes}
+        yield {"file": file, "picture": str(drawn), "boxes": boxes}
 
 
-def likeliest(logits: Tensor, classes: list[str]) -> dict[str, Any]:
-    """Logits (K,) -> the likeliest class with its confidence, and the three likeliest."""
+def most_likely(logits: Tensor, classes: list[str]) -> dict[str, Any]:
+    """Logits (K,) -> the most likely class with its confidence, and the three most likely ones."""
     probability = logits.float().softmax(0)
     top = probability.topk(min(3, len(probability)))
     top3 = [
@@ -98,19 +105,19 @@ def likeliest(logits: Tensor, classes: list[str]) -> dict[str, Any]:
 
 
 def draw(image: Image.Image, found: dict[str, Tensor], classes: list[str], path: Path) -> None:
-    """Writes a picture with boxes, given in its pixels, as PNG; at once or not at all."""
-    shrink = min(1.0, MAX_PIXELS / max(image.size))
-    width, height = (max(1, round(side * shrink)) for side in image.size)
-    figure = Figure(((width + 0.5) / DPI, (height + 0.5) / DPI), dpi=DPI)  # or rounding might take a pixel away
+    """Writes an image with boxes, given in its pixels, as a PNG file."""
+    scale = min(1.0, MAX_SIDE / max(image.size))
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    figure = Figure(((width + 0.5) / DPI, (height + 0.5) / DPI), dpi=DPI)  # half a pixel more, against rounding down
     axes = figure.add_axes((0, 0, 1, 1))
     draw_image(axes, np.asarray(image.convert("RGB").resize((width, height))))
     texts = [f"{classes[i]} {score:.2f}" for i, score in zip(found["labels"], found["scores"].tolist(), strict=True)]
     dashed = torch.zeros(len(texts), dtype=torch.bool)
-    draw_boxes(axes, found["boxes"] * shrink, found["labels"], texts, dashed, width=max(1.2, max(width, height) / 500))
+    draw_boxes(axes, found["boxes"] * scale, found["labels"], texts, dashed, width=max(1.2, max(width, height) / 500))
     save_figure(figure, path)
 
 
-def _names(folder: Path, stem: str) -> Iterator[Path]:
-    """Images of one name get numbers, and none is written over one that was given."""
+def _free_names(folder: Path, stem: str) -> Iterator[Path]:
+    """The name of the file with boxes, then numbered ones, for further files of the same name."""
     yield folder / f"{stem}.png"
     yield from (folder / f"{stem}-{number}.png" for number in count(2))

@@ -1,9 +1,9 @@
-"""Train and test a recipe, compare with its target, write the ledger.
+"""Train and test a recipe, compare the result with its target, and add it to the ledger.
 
     zoo reproduce mnist/under-8k --seeds 0 1 2 3 4
 
-Options of the recipe may follow, for a trial; then nothing is written into the ledger. The exit status is 0 if the
-target is met and 1 if it is missed.
+Options of the recipe may follow, for a trial; then nothing is added to the ledger. The exit status is 0 if the target
+is met and 1 if it is missed.
 """
 
 import argparse
@@ -23,7 +23,6 @@ import torchvision
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from callbacks.monitors.flops import FlopCounter
 from zoo.command import ledger, recipes
 from zoo.command.lightning_cli import ZooCLI
 from zoo.command.recipes import Expect
@@ -32,8 +31,8 @@ TAKES_OPTIONS = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="name, or path of a YAML file")
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: as many as the recipe expects")
+    parser.add_argument("recipe", type=str, metavar="RECIPE", help="name, or path of a YAML file")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0, 1, ..., as many as the recipe expects")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
@@ -51,10 +50,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 class Watch(Callback):
-    """Keeps the value of one metric after each epoch. It chooses nothing."""
+    """Keeps the value of one metric after each epoch; nothing is selected by it."""
 
     def __init__(self, metric: str) -> None:
-        self.metric, self.values = metric, []
+        self.metric = metric
+        self.values: list[float] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and self.metric in trainer.callback_metrics:
@@ -62,19 +62,19 @@ class Watch(Callback):
 
 
 def reproduce(recipe: str, seeds: list[int] | None = None, options: list[str] | None = None) -> dict[str, Any]:
-    """Runs a recipe for each seed and appends a row to the ledger for each.
+    """Runs a recipe for each seed and adds a row to the ledger for each.
 
     Args:
         recipe: name or YAML file.
-        seeds: default 0, 1, ... as many as the recipe's `expect` asks for.
-        options: for a trial; with any, nothing is written into the ledger, as it would not be the recipe's result.
+        seeds: default 0, 1, ..., as many as the recipe's `expect` says.
+        options: for a trial; with any, nothing is added to the ledger, as it would not be the recipe's result.
 
     Returns:
-        The ledger's keys, of the last seed where they differ, with `values` (by seed), `mean`, `std`, `met` (of the
-        mean) and `recorded`.
+        The keys of the ledger, with the values of the last seed where they differ, and `values` (by seed), `mean`,
+        `std`, `met` (by the mean) and `recorded`.
 
     Raises:
-        ValueError: if the recipe expects nothing, or logs no such metric.
+        ValueError: if the recipe has no `expect`, or its metric is not logged.
     """
     path, expect = recipes.find(recipe), recipes.expectation(recipe)
     seeds = list(range(expect.seeds)) if seeds is None else seeds
@@ -100,7 +100,7 @@ def run_seed(path: Path, expect: Expect, seed: int, options: list[str]) -> dict[
     """One training and test; returns a ledger row."""
     cli = ZooCLI(str(path), [*options, "--seed_everything", str(seed)])
     trainer, watch = cli.trainer, Watch(expect.metric)
-    # First among the callbacks: weight averaging puts the averaged weights in when validation starts.
+    # The first callback: weight averaging puts the averaged weights in when validation starts.
     trainer.callbacks.insert(0, watch)
     if hasattr(cli.datamodule, "watch_test"):
         cli.datamodule.watch_test = True
@@ -113,10 +113,10 @@ def run_seed(path: Path, expect: Expect, seed: int, options: list[str]) -> dict[
             logger.experiment.finish()  # or the next seed would be logged into the same run
     last = tested.get(expect.metric, watch.values[-1] if watch.values else None)
     if last is None:
-        raise ValueError(f"{path.name} expects {expect.metric}, which was not logged: there is {sorted(tested)}")
+        logged = sorted(tested or trainer.callback_metrics)
+        raise ValueError(f"{path.name} expects {expect.metric}, which was not logged: expected one of {logged}")
     history = [*watch.values[:-1], last]
     value = statistics.mean(history[-expect.over_last :])
-    work = next((callback.tflop for callback in trainer.callbacks if isinstance(callback, FlopCounter)), 0.0)
     return {
         "recipe": recipes.name_of(path),
         "seed": seed,
@@ -126,7 +126,7 @@ def run_seed(path: Path, expect: Expect, seed: int, options: list[str]) -> dict[
         "target": expect.target,
         "met": expect.met(value),
         "seconds": round(seconds, 1),
-        "tflop": round(work, 3),
+        "tflop": round(cli.flop_counter.tflop, 3),
         "parameters": sum(parameter.numel() for parameter in cli.model.parameters()),
         "device": device(trainer),
         "versions": f"python {platform.python_version()} torch {torch.__version__.split('+')[0]} "
@@ -149,12 +149,12 @@ def device(trainer: Trainer) -> str:
 
 
 def commit() -> str:
-    """The commit of the checkout, with a + if files other than the results themselves differ from it."""
+    """The commit of the checkout, with a + if files differ from it, other than those that hold results."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(recipes.ROOT), *arguments], capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else ""
 
-    made = (":!results.csv", ":!results.lock", ":!../RESULTS.md", ":!../README.md")
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", *made)
+    generated = (":!results.csv", ":!results.lock", ":!../RESULTS.md", ":!../README.md")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", *generated)
     return (git("rev-parse", "--short=10", "HEAD") or "unknown") + ("+" if changed else "")

@@ -1,6 +1,8 @@
-"""Write RESULTS.md, the README's table and the ladder's figure from the ledger.
+"""Write RESULTS.md, the README's table and the figures of the ladders from the ledger.
 
-zoo results
+    zoo results
+
+The files are in the folder that holds `experiments`.
 """
 
 import argparse
@@ -9,7 +11,7 @@ from zoo.command import ledger
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """It takes none."""
+    """This verb has no arguments."""
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

@@ -1,8 +1,9 @@
 """Evaluate a trained recipe on the validation split.
 
-Everything in the recipe is an option too:
+    zoo validate fashion_mnist/flagship --ckpt_path runs/fashion_mnist/flagship/TIME/checkpoints/last.ckpt
 
-    zoo validate fashion_mnist/flagship --trainer.devices 1 --data.batch_size 100
+Without --ckpt_path the newest checkpoint of the recipe is taken. Everything in the recipe is an option too. With a
+recipe, --help, --model.help and --data.help list them.
 """
 
 import argparse

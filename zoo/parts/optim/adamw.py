@@ -1,4 +1,4 @@
-"""AdamW."""
+"""AdamW with the parameter groups that are usual for transformers."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class AdamW(torch.optim.AdamW):
-    """torch's AdamW, which here decays matrices, filters and embeddings only, not norms and biases.
+    """torch's AdamW with weight decay on matrices, filters and embeddings only, not on norms and biases.
 
     As Radford et al. 2018 trained GPT, section 4.1: "L2 regularization ... on all non bias or gain weights".
 
@@ -25,8 +25,8 @@ class AdamW(torch.optim.AdamW):
         weight_decay: float = 0.1,
     ) -> None:
         params = list(params)
-        vector = [(p[1] if isinstance(p, tuple) else p).ndim < 2 for p in params]
-        decayed = [p for p, is_vector in zip(params, vector, strict=True) if not is_vector]
-        others = [p for p, is_vector in zip(params, vector, strict=True) if is_vector]
+        is_vector = [(p[1] if isinstance(p, tuple) else p).ndim < 2 for p in params]
+        decayed = [p for p, vector in zip(params, is_vector, strict=True) if not vector]
+        others = [p for p, vector in zip(params, is_vector, strict=True) if vector]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
         super().__init__([group for group in groups if group["params"]], lr=lr, betas=betas, eps=eps)

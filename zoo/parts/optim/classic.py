@@ -1,6 +1,7 @@
-"""Optimisers written out: the classic ones, AdamW with the usual groups, Muon."""
+"""The classic optimizers, written out: SGD, momentum, Nesterov, AdaGrad, AdaDelta, RMSProp, Adam."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,15 +11,15 @@ from torch import Tensor
 States = dict[str, list[Tensor]]
 
 
-class GradientDescent(torch.optim.Optimizer):
-    """Base of the classic optimisers: parameter groups, closures and weight decay; a subclass defines `descend`.
+class GradientDescent(torch.optim.Optimizer, ABC):
+    """Base class of the classic optimizers: parameter groups, closures and weight decay. A subclass defines `descend`.
 
     All tensors of a group are updated by one call for each operation (foreach), not one by one.
 
     Args:
         params: parameters, groups of them, or pairs (name, parameter).
         lr: learning rate.
-        weight_decay: lambda, pulls weights towards 0.
+        weight_decay: lambda, pulls weights toward 0.
         decoupled: shrink the weights by lr * lambda (Loshchilov and Hutter 2019, "Decoupled Weight Decay
             Regularization", algorithm 2), or add lambda * weight to the gradient (L2). For `SGD` the two are equal.
         settings: of the subclass, kept in the groups.
@@ -28,7 +29,7 @@ class GradientDescent(torch.optim.Optimizer):
         RuntimeError: for sparse gradients.
     """
 
-    state_names: tuple[str, ...] = ()  # averages of each parameter's own shape, that start at zero
+    state_names: tuple[str, ...] = ()  # averages, which have the parameter's shape and start at zero
 
     def __init__(
         self, params: Iterable, lr: float, weight_decay: float = 0.0, decoupled: bool = False, **settings: Any
@@ -40,18 +41,18 @@ class GradientDescent(torch.optim.Optimizer):
                 raise ValueError(f"{name} is {value}: expected 0 or more{', and less than 1' if share else ''}")
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "decoupled": decoupled, **settings})
 
+    @abstractmethod
     def descend(self, group: dict, weights: list[Tensor], gradients: list[Tensor], states: States) -> None:
-        """Moves the averages on, and then the weights.
+        """Updates the averages, and then the weights, in place.
 
         Args:
             group: settings.
             weights, gradients: of each parameter.
             states: by name, of each parameter; "step" counts from 1, as () float32.
         """
-        raise TypeError(f"{type(self).__name__} must define `descend`")
 
     @torch.no_grad()
-    def step(self, closure: Callable | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -67,7 +68,7 @@ class GradientDescent(torch.optim.Optimizer):
             if decay and group["decoupled"]:
                 torch._foreach_mul_(weights, 1 - lr * decay)
             elif decay:
-                gradients = torch._foreach_add(gradients, weights, alpha=decay)
+                gradients = list(torch._foreach_add(gradients, weights, alpha=decay))
             self.descend(group, weights, gradients, self._states(weights))
         return loss
 
@@ -95,7 +96,7 @@ class SGD(GradientDescent):
 class Momentum(GradientDescent):
     """SGD along an average of the gradients: m <- lerp(m, g, 1 - momentum), w <- w - lr * m.
 
-    As an average its length is that of a gradient. torch sums instead (m <- momentum * m + g), so this is
+    An average is as long as a gradient. torch sums instead (m <- momentum * m + g), so this is
     `torch.optim.SGD(momentum=...)` at the learning rate lr * (1 - momentum).
     """
 
@@ -117,7 +118,7 @@ class Momentum(GradientDescent):
 
 
 class Nesterov(Momentum):
-    """Momentum that looks ahead: w <- w - lr * lerp(g, m, momentum), with m moved on before.
+    """Momentum that looks ahead: w <- w - lr * lerp(g, m, momentum), with m updated before.
 
     Nesterov 1983, in the form of Sutskever et al. 2013, "On the importance of initialization and momentum in deep
     learning", section 2.1. Equal to `torch.optim.SGD(nesterov=True)` at the learning rate lr * (1 - momentum).
@@ -152,7 +153,7 @@ class AdaGrad(GradientDescent):
 
 
 class AdaDelta(GradientDescent):
-    """Gradients over their running size, times the running size of the updates: no unit is left to tune.
+    """Divides gradients by their running size and multiplies by that of the updates: a step has the weights' unit.
 
     Zeiler 2012, "ADADELTA", algorithm 1. Equal to `torch.optim.Adadelta`.
     """
@@ -212,7 +213,7 @@ class RMSProp(GradientDescent):
 
 
 class Adam(GradientDescent):
-    """Momentum over RMSProp, both averages freed of their bias towards the zero at which they start.
+    """Momentum divided as in RMSProp; both averages are corrected for their bias toward zero, where they start.
 
     Kingma and Ba 2015, "Adam", algorithm 1. Equal to `torch.optim.Adam`, and with `decoupled` to `torch.optim.AdamW`.
     """
@@ -241,7 +242,7 @@ class Adam(GradientDescent):
         torch._foreach_addcdiv_(weights, states["average"], roots, -group["lr"])
 
 
-def _average_of_squares(average: list[Tensor], values: list[Tensor], keep: float) -> None:
+def _average_of_squares(average: list[Tensor], values: list[Tensor] | tuple[Tensor, ...], keep: float) -> None:
     torch._foreach_mul_(average, keep)
     torch._foreach_addcmul_(average, values, values, 1 - keep)
 

@@ -1,24 +1,24 @@
-"""Muon."""
+"""Muon, an optimizer for hidden weight matrices."""
 
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-# Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks": the quintic whose slope at
-# zero is as large as it can be while five rounds still bring every singular value near 1 (0.7 to 1.2).
+# Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks": the coefficients of the quintic whose
+# slope at zero is as large as it can be while five iterations still bring every singular value near 1 (0.7 to 1.2).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The nearest matrix with all singular values near 1, by Newton-Schulz iteration in float32.
+    """The matrix with the same singular vectors and all singular values near 1, by Newton-Schulz iteration.
 
     In float32, unlike `torch.optim.Muon`, which rounds to bfloat16: that costs little accuracy, but on a processor
     without bfloat16 units it is hundreds of times slower.
 
     Args:
         matrix: (M, N), any dtype.
-        steps: rounds of the iteration.
+        steps: number of iterations.
 
     Returns:
         (M, N) float32.
@@ -34,28 +34,28 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon on the hidden weight matrices and filters, AdamW on everything else.
+    """Muon for the hidden weight matrices and filters, AdamW for all other parameters.
 
-    A filter (O, I, h, w) counts as the matrix (O, I*h*w). First and last layers, norms and biases go to
-    AdamW, as Jordan et al. advise: they are recognised by name (`adam`) or by having fewer than two
-    dimensions, so the optimiser must be given named parameters. Schedules scale both learning rates.
+    A filter (O, I, h, w) counts as the matrix (O, I*h*w). First and last layers, norms and biases are updated by
+    AdamW, as Jordan et al. advise: they are recognized by name (`adam`) or by having fewer than two dimensions, so the
+    optimizer must be given named parameters. Schedules scale both learning rates.
 
-    Differs from `torch.optim.Muon` in: float32 throughout; takes filters; brings its own AdamW; the
-    momentum is an average, m <- lerp(m, g, 1 - momentum).
+    Differs from `torch.optim.Muon` in: float32 throughout; takes filters; includes AdamW; the momentum is an average,
+    m <- lerp(m, g, 1 - momentum).
 
     Args:
         params: pairs (name, parameter), as from `net.named_parameters()`.
-        lr: of the orthogonalised update, multiplied by sqrt(max(1, rows / columns)).
+        lr: of the orthogonalized update, multiplied by sqrt(max(1, rows / columns)).
         momentum: of the average of gradients, applied as Nesterov's.
-        weight_decay: decoupled, of Muon's parameters and of AdamW's matrices.
+        weight_decay: decoupled; of Muon's parameters and of AdamW's matrices.
         adam_lr, betas, eps: AdamW's.
-        adam: parts of parameter names that AdamW takes.
+        adam: parameters with any of these in their names are AdamW's.
 
     Raises:
         ValueError: if the parameters come without names.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
-    >>> optimiser = Muon(net.named_parameters(), adam=("1.",))
+    >>> optimizer = Muon(net.named_parameters(), adam=("1.",))
     """
 
     def __init__(
@@ -72,7 +72,9 @@ class Muon(torch.optim.Optimizer):
         params = list(params)
         if not all(isinstance(pair, tuple) for pair in params):
             raise ValueError("Muon got parameters without names: expected (name, parameter); pass named_parameters()")
-        muon, matrices, vectors = [], [], []
+        muon: list[tuple[str, Tensor]] = []
+        matrices: list[tuple[str, Tensor]] = []
+        vectors: list[tuple[str, Tensor]] = []
         for name, parameter in params:
             hidden = parameter.ndim >= 2 and not any(part in name for part in adam)
             (muon if hidden else matrices if parameter.ndim >= 2 else vectors).append((name, parameter))
@@ -86,7 +88,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__([group for group in groups if group["params"]], defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -94,26 +96,28 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             update = self._muon if group["muon"] else self._adamw
             for parameter in group["params"]:
-                if parameter.grad is not None:
+                if (gradient := parameter.grad) is not None:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    update(parameter, self.state[parameter], group)
+                    update(parameter, gradient, group)
         return loss
 
-    def _muon(self, p: Tensor, state: dict, group: dict) -> None:
+    def _muon(self, p: Tensor, gradient: Tensor, group: dict) -> None:
+        state = self.state[p]
         if not state:
             state["average"] = torch.zeros_like(p)
-        state["average"].lerp_(p.grad, 1 - group["momentum"])
-        ahead = p.grad.lerp(state["average"], group["momentum"]).flatten(1)
+        state["average"].lerp_(gradient, 1 - group["momentum"])
+        ahead = gradient.lerp(state["average"], group["momentum"]).flatten(1)
         rate = group["lr"] * max(1, ahead.size(0) / ahead.size(1)) ** 0.5
         p.add_(orthogonalize(ahead).view_as(p), alpha=-rate)
 
-    def _adamw(self, p: Tensor, state: dict, group: dict) -> None:
+    def _adamw(self, p: Tensor, gradient: Tensor, group: dict) -> None:
+        state = self.state[p]
         if not state:
             state.update(step=0, average=torch.zeros_like(p), square=torch.zeros_like(p))
         state["step"] += 1
         beta1, beta2 = group["betas"]
-        state["average"].lerp_(p.grad, 1 - beta1)
-        state["square"].lerp_(p.grad.square(), 1 - beta2)
+        state["average"].lerp_(gradient, 1 - beta1)
+        state["square"].lerp_(gradient.square(), 1 - beta2)
         mean = state["average"] / (1 - beta1 ** state["step"])
         root = (state["square"] / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
         p.addcdiv_(mean, root, value=-group["lr"])

@@ -1,28 +1,30 @@
-"""Learning-rate schedules over a whole training, as factors of each group's own learning rate.
+"""Learning-rate schedules over a complete training, as factors of each group's own learning rate.
 
-All take (optimizer, total_steps, ...), are stepped after every optimiser step, and are told their length
-by the trainer (`trainer.estimated_stepping_batches`, which knows of gradient accumulation and of many devices).
-`Plateau` alone is stepped after each validation.
+All take (optimizer, total_steps, ...), are stepped after every optimizer step, and get their length from the trainer
+(`trainer.estimated_stepping_batches`, which includes gradient accumulation and several devices). Only `Plateau` is
+stepped after each validation.
 """
 
 import math
+from abc import ABC, abstractmethod
+from typing import Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 
-class Schedule(LambdaLR):
-    """Base: a subclass defines `factor(step)`, and `momentum_at(step)` if momentum changes too."""
+class Schedule(LambdaLR, ABC):
+    """Base class of the schedules. A subclass defines `factor`, and `momentum_at` if momentum changes too."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         super().__init__(optimizer, self.factor)
 
+    @abstractmethod
     def factor(self, step: int) -> float:
-        """Of the learning rates, at the `step`-th optimiser step, counted from 0."""
-        raise TypeError(f"{type(self).__name__} must define `factor`")
+        """The factor of the learning rates at the `step`-th optimizer step, counted from 0."""
 
     def momentum_at(self, step: int) -> float | None:
-        """SGD's momentum or Adam's first beta; None leaves it alone."""
+        """SGD's momentum or Adam's first beta at that step; None leaves it unchanged."""
         return None
 
     def step(self, epoch: int | None = None) -> None:
@@ -36,7 +38,7 @@ class Schedule(LambdaLR):
 
 
 class Constant(Schedule):
-    """The learning rate as it is."""
+    """A constant learning rate."""
 
     def __init__(self, optimizer: Optimizer, total_steps: int) -> None:
         super().__init__(optimizer)
@@ -46,9 +48,9 @@ class Constant(Schedule):
 
 
 class OneCycle(Schedule):
-    """Up to the learning rate, down again, and if asked a last phase of almost none: annihilation.
+    """One cycle: up to the peak learning rate, down again, and optionally a last phase near zero, the annihilation.
 
-    Smith and Topin 2018, "Super-Convergence", section 3; the momentum cycle, which runs against the learning rate's:
+    Smith and Topin 2018, "Super-Convergence", section 3; the momentum cycle, which is opposite to the learning rate's:
     Smith 2018, "A disciplined approach", section 4.3.
 
     Args:
@@ -56,13 +58,13 @@ class OneCycle(Schedule):
         total_steps: of the training.
         peak: where the peak is, as a share of the training, 0 to 1: 5 / 24 is the end of the fifth of 24 epochs.
         start: factor at the first step.
-        end: factor at the end of the way down.
-        anneal: way down, "linear" or "cos".
-        annihilation: share of the training, at its end, in which the factor falls from `end` to nothing.
-        momentum: (highest, lowest), reached where the rate is lowest and highest; None leaves momentum alone.
+        end: factor at the end of the descent.
+        anneal: shape of the descent, "linear" or "cos".
+        annihilation: share of the training, at its end, in which the factor falls from `end` to 0.
+        momentum: (highest, lowest), reached where the rate is lowest and highest; None leaves momentum unchanged.
 
     Raises:
-        ValueError: for shares outside 0..1, an unknown way down, or an optimiser without momentum to cycle.
+        ValueError: for shares outside 0..1, an unknown shape, or an optimizer without momentum to cycle.
 
     >>> import torch
     >>> steps = OneCycle(torch.optim.SGD([torch.zeros(1)], lr=2.0), total_steps=10, peak=0.5, start=0.0)
@@ -87,7 +89,7 @@ class OneCycle(Schedule):
             raise ValueError(f"annihilation={annihilation}: expected a share of what follows the peak, 0..{1 - peak:g}")
         if momentum is not None and not all("betas" in g or "momentum" in g for g in optimizer.param_groups):
             raise ValueError(
-                f"momentum={momentum}, but {type(optimizer).__name__} has none: expected an optimiser with momentum or "
+                f"momentum={momentum}, but {type(optimizer).__name__} has none: expected an optimizer with momentum or "
                 "betas; choose one, or leave momentum out"
             )
         self.total_steps, self.peak, self.start, self.end, self.anneal = total_steps, peak, start, end, anneal
@@ -95,8 +97,8 @@ class OneCycle(Schedule):
         super().__init__(optimizer)
 
     def _cycle(self, step: int) -> tuple[float, float]:
-        """Height in the cycle, 0 at its ends to 1 at the peak, and the factor at its near end."""
-        done = min(1.0, step / max(1, self.total_steps))  # a training of no steps asks for its first rate, too
+        """Height in the cycle, 0 at its ends to 1 at the peak, and the factor at the nearer end."""
+        done = min(1.0, step / max(1, self.total_steps))  # a training of 0 steps also needs its first rate
         if done < self.peak:
             return done / self.peak, self.start
         fall = 1 - self.peak - self.annihilation
@@ -120,7 +122,7 @@ class Step(Schedule):
     """Multiplies the learning rate by `gamma` at each of the `milestones`.
 
     Args:
-        optimizer: with the first learning rates.
+        optimizer: with the initial learning rates.
         total_steps: of the training.
         milestones: shares of the training, 0 to 1: 0.6 of 5 epochs is the end of the third.
         gamma: factor.
@@ -143,14 +145,14 @@ class Step(Schedule):
 
 
 class TimeDecay(Schedule):
-    """The learning rate over 1 + decay * t, the time t from 0 at the first step to 1 at the end of training.
+    """The learning rate divided by 1 + decay * t, with the time t from 0 at the first step to 1 at the end of training.
 
-    Robbins and Monro 1951 ask of a step size that it fall so: its sum without bound, that of its squares bounded.
+    It satisfies the condition of Robbins and Monro 1951 on step sizes: an infinite sum, and a finite sum of squares.
 
     Args:
-        optimizer: with the first learning rates.
+        optimizer: with the initial learning rates.
         total_steps: of the training.
-        decay: 9 ends at a tenth of the first rate.
+        decay: 9 ends at a tenth of the initial rate.
 
     >>> import torch
     >>> schedule = TimeDecay(torch.optim.SGD([torch.zeros(1)], lr=0.2), total_steps=100, decay=9)
@@ -167,7 +169,7 @@ class TimeDecay(Schedule):
 
 
 class Triangular(Schedule):
-    """Up and down in straight lines, `cycles` times.
+    """A triangular wave: up and down linearly, `cycles` times.
 
     Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.1: "triangular" with gamma 1,
     "triangular2" with gamma 0.5.
@@ -175,9 +177,9 @@ class Triangular(Schedule):
     Args:
         optimizer: its learning rates are the highest.
         total_steps: of the training.
-        cycles: how many.
+        cycles: number of cycles.
         low: factor at the ends of a cycle.
-        gamma: each cycle is so much as high above `low` as the one before.
+        gamma: factor of the height above `low` from each cycle to the next.
 
     >>> import torch
     >>> schedule = Triangular(torch.optim.SGD([torch.zeros(1)], lr=2.0), total_steps=40, cycles=2, low=0.0, gamma=0.5)
@@ -202,8 +204,8 @@ class Plateau(ReduceLROnPlateau):
     """Multiplies the learning rate by `factor` once a metric has not improved for more than `patience` validations.
 
     Args:
-        optimizer: with the first learning rates.
-        total_steps: of the training; not needed, as the metric decides.
+        optimizer: with the initial learning rates.
+        total_steps: not needed, as the metric decides.
         monitor: a metric that is logged in validation.
         factor, patience, threshold, mode, threshold_mode, cooldown, min_lr: as in torch's `ReduceLROnPlateau`.
     """
@@ -216,10 +218,19 @@ class Plateau(ReduceLROnPlateau):
         factor: float = 0.1,
         patience: int = 2,
         threshold: float = 1e-4,
-        mode: str = "min",
-        threshold_mode: str = "rel",
+        mode: Literal["min", "max"] = "min",
+        threshold_mode: Literal["rel", "abs"] = "rel",
         cooldown: int = 0,
         min_lr: float = 0.0,
     ) -> None:
-        super().__init__(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr)
+        super().__init__(
+            optimizer,
+            mode=mode,
+            factor=factor,
+            patience=patience,
+            threshold=threshold,
+            threshold_mode=threshold_mode,
+            cooldown=cooldown,
+            min_lr=min_lr,
+        )
         self.monitor = monitor

@@ -1,0 +1,20 @@
+"""Parts that error messages share."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest_names(word: str, known: Iterable[str], otherwise: str = "", cutoff: float = 0.6) -> str:
+    """The known names that are most like a misspelled word, as the end of an error message.
+
+    Args:
+        word: as given.
+        known: all valid names.
+        otherwise: the text to return if none is similar.
+        cutoff: least similarity, 0 to 1; see `difflib.get_close_matches`.
+
+    >>> nearest_names("Adan", ["SGD", "Adam", "AdamW"])
+    'nearest: Adam, AdamW'
+    """
+    near = difflib.get_close_matches(word, list(dict.fromkeys(known)), 3, cutoff=cutoff)
+    return f"nearest: {', '.join(near)}" if near else otherwise

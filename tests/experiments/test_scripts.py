@@ -1,0 +1,63 @@
+"""The scripts run as they are, with small numbers as options."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo.command import recipes
+from zoo.command.main import main
+from zoo.command.verbs.grow import load_automaton
+
+SCRIPTS = recipes.ROOT / "scripts"
+
+
+@pytest.fixture
+def run_script(tmp_path, monkeypatch, fake_data):
+    """Runs a script in an empty folder, on small data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZOO_DATA", str(fake_data))
+
+    def run(name: str, *arguments: object) -> None:
+        script = str(SCRIPTS / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        runpy.run_path(script, run_name="__main__")
+
+    return run
+
+
+def test_a_baseline_is_trained_on_own_images(run_script, pictures, tmp_path, capfd):
+    run_script("own_images", pictures, "--epochs", 1, "--image_size", 32)
+    drawn = {path.stem for path in tmp_path.glob("lightning_logs/**/pictures/*.png")}
+    assert drawn >= {"curves", "misclassified_test", "gradcam_test"}
+
+
+def test_resnet18_is_trained_on_cifar10(run_script, tmp_path, capfd):
+    run_script("resnet18_cifar10", "--epochs", 1, "--batches", 1, "--batch_size", 8, "--val_size", 20)
+    drawn = {path.stem for path in tmp_path.glob("lightning_logs/**/pictures/*.png")}
+    assert drawn >= {"curves", "misclassified_test", "gradcam_test"}
+
+
+def test_a_trained_automaton_is_exported(run_script, tmp_path, capfd):
+    name = "generation/texture-nca-168"
+    small = ["--model.grid", "16", "--model.pool_size", "8", "--model.eval_steps", "[4, 8]", "--data.size", "64"]
+    assert main(["fit", name, "--config", str(recipes.ROOT / "_smoke.yaml"), *small]) == 0, capfd.readouterr().err
+    (checkpoint,) = Path("runs").rglob("last.ckpt")
+    run_script("export_automaton", checkpoint, "mine", "a texture", "--folder", tmp_path / "automata")
+    net, metadata = load_automaton(tmp_path / "automata" / "mine.safetensors")
+    saved = torch.load(checkpoint, weights_only=True)
+    assert all(torch.equal(value, saved["state_dict"][f"net.{key}"]) for key, value in net.state_dict().items())
+    assert (metadata["texture"], metadata["recipe"]) == ("a texture", name)
+    assert metadata["steps"] == str(saved["global_step"])
+    assert all(float(metadata[key]) > 0 for key in ("style_loss", "style_drop", "stability"))
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPTS.glob("[!_]*.py")), ids=lambda path: path.stem)
+def test_a_script_has_help_with_an_example(path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(path), run_name="__main__")
+    assert stop.value.code == 0
+    assert f"python experiments/scripts/{path.name} " in capsys.readouterr().out

@@ -1,0 +1,53 @@
+"""The example of CONTRIBUTING.md works: two files, and the new system is listed, trained and under contract."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the project with the two files of the example, and nothing else changed."""
+    for folder in ("zoo", "datamodules", "callbacks", "experiments", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    section = text[text.index("## A system in two files") : text.index("## A callback")]
+    paths = re.findall(r"`((?:zoo/\S+\.py)|(?:experiments/\S+\.yaml))`\.\n", section)
+    blocks = re.findall(r"```(?:python|yaml)\n(.*?)\n   ```", section, re.DOTALL)
+    assert len(paths) == len(blocks) == 2
+    for path, block in zip(paths, blocks, strict=True):
+        (tmp_path / path).write_text(textwrap.dedent(f"   {block}" if block[0] != " " else block).lstrip(" ") + "\n")
+    return tmp_path
+
+
+def test_a_system_takes_two_files(checkout):
+    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+
+    def python(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=checkout, env=environment, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    listed = json.loads(python("-m", "zoo", "list", "--json"))
+    assert {"recipe": "digits/my-net", "module": "MyNet"}.items() <= {
+        key: value for line in listed if line["module"] == "MyNet" for key, value in line.items()
+    }.items()
+    report = python(
+        *("-m", "pytest", "-p", "no:cacheprovider", "-k", "MyNet or my-net or is_too_full or circle"),
+        *("tests/contract", "tests/zoo/command/test_recipes.py", "tests/test_imports.py"),
+    )
+    passed = int(re.search(r"(\d+) passed", report)[1])
+    assert passed > 12, report
+    assert json.loads(python("-m", "zoo", "reproduce", "digits/my-net", "--json", "--trainer.max_epochs", "5"))["met"]
