@@ -80,7 +80,8 @@ def run_as_script(file: str, *arguments: object) -> None:
 
     The limit is generous, as the machine may be busy with other things.
     """
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # The checkout itself, too: the folder tests/zoo would otherwise hide the package zoo.
+    paths = [*map(str, Path(__file__).parents[:2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", file, *map(str, arguments)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},

@@ -88,9 +88,9 @@ class GradCAMGallery(ClassifierGallery):
             self._tried = True
             try:
                 self.relevance(pl_module, image[None], [0])
-            except ValueError as error:
-                self.unavailable = str(error)
-                rank_zero_warn(f"GradCAMGallery draws nothing: {error}")
+            except Exception as error:  # of any kind: a gallery does not stop a training
+                self.unavailable = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+                rank_zero_warn(f"GradCAMGallery draws nothing: {self.unavailable}")
 
     def _collect(self, trainer: Trainer, outputs: object, batch: tuple) -> None:
         self._try(trainer.lightning_module, batch[0][0])  # for data that do not know their `image_shape`

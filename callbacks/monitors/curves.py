@@ -51,13 +51,13 @@ class Curves(FigureCallback):
         self._recorded: dict[str, Tensor] = {}  # the last value of each metric of training, to recognize new ones
 
     def _record_evaluation(self, trainer: Trainer) -> None:
-        for name, value in trainer.callback_metrics.items():  # a collective call: they are reduced here
+        for name, value in epoch_metrics(trainer).items():
             if split_of(name) in ("val", "test"):
                 self.history.setdefault(name, {})[trainer.current_epoch + 1] = float(value)
 
     def _record_training(self, trainer: Trainer, epoch: int) -> None:
         """Records what was logged in an epoch, once. The Trainer still holds the values of earlier epochs, too."""
-        for name, value in trainer.callback_metrics.items():
+        for name, value in epoch_metrics(trainer).items():
             last = self._recorded.get(name)
             is_new = last is None or last.data_ptr() != value.data_ptr()
             if split_of(name) in ("train", "") and is_new and epoch not in self.history.get(name, {}):
@@ -104,6 +104,17 @@ class Curves(FigureCallback):
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self.history:
             self.publish(trainer, "curves", draw(self.history, getattr(pl_module, "axes", {})))
+
+
+def epoch_metrics(trainer: Trainer) -> dict[str, Tensor]:
+    """The metrics that a Trainer holds, each once; a collective call, as they are reduced here.
+
+    One that is logged both in each step and in each epoch has three names, such as `train/loss`, `train/loss_step` and
+    `train/loss_epoch`, of which the first remains.
+    """
+    metrics = trainer.callback_metrics
+    duplicates = {f"{name}_{when}" for name in metrics for when in ("step", "epoch")}
+    return {name: value for name, value in metrics.items() if name not in duplicates}
 
 
 def split_of(name: str) -> str:

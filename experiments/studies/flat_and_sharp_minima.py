@@ -129,7 +129,10 @@ def draw(curves: list[tuple[int, str, str, str, Tensor]]) -> Figure:
 
 
 def main(folder: Path, seeds: int = 5, limit: int = 3000) -> None:
-    ends = {name: [train(seed, *s[:2], limit) for seed in range(seeds)] for name, s in SETTINGS.items()}
+    ends = {
+        name: [train(seed, batch_size=batch_size, lr=lr, limit=limit) for seed in range(seeds)]
+        for name, (batch_size, lr, _) in SETTINGS.items()
+    }
     curves = [
         (0, split, name, SETTINGS[name][2], torch.stack([around(weights, split) for weights, _ in runs]))
         for split in ("train", "test")

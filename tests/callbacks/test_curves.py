@@ -69,7 +69,7 @@ class Own(LightningModule):
 
     def training_step(self, batch, batch_idx):
         epoch = self.current_epoch + 1.0
-        self.log("train/margin", epoch, on_step=False, on_epoch=True)
+        self.log("train/margin", epoch, on_step=True, on_epoch=True)
         self.log("temperature", 10 * epoch, on_step=False, on_epoch=True)
         if self.current_epoch % 2:
             self.log("now_and_then", 20 * epoch, on_step=False, on_epoch=True)

@@ -379,6 +379,12 @@ class WithoutNet(Plain):
         return {"logits": self.layers(batch[0])}
 
 
+class UnusedTarget(Plain):
+    def __init__(self):
+        super().__init__(cam=False)
+        self.cam_target = nn.ReLU()
+
+
 def coarse() -> ResNetMini:
     """A net whose maps have 4x4 pixels, for images of 16x16."""
     return ResNetMini(3, widths=(4, 8), strides=(1, 2))  # 16 -> 8 -> 8 -> 4
@@ -408,8 +414,9 @@ def coarse_loader() -> DataLoader:
             lambda: (WithoutNet(), plain_loader()),
             "`cam_target`, a module inside `self.net`; add it, or leave out GradCAMGallery",
         ),
+        (lambda: (UnusedTarget(), plain_loader()), "Error: "),
     ],
-    ids=["coarse maps", "coarse maps, found at the first batch", "no target", "no net"],
+    ids=["coarse maps", "coarse maps, found at the first batch", "no target", "no net", "a target that never runs"],
 )
 @pytest.mark.parametrize("of", ["mistakes", "first"])
 def test_without_usable_maps_training_goes_on_and_one_warning_says_why(trainer, published, make, reason, of):

@@ -269,9 +269,7 @@ def test_activation_statistics_are_right(tmp_path):
     assert torch.allclose(stats.counts[0, :4], counts)
 
 
-def test_activation_statistics_measure_every_nth_batch_and_drop_every_second_measurement_of_too_many(
-    tmp_path, monkeypatch
-):
+def test_activation_statistics_measure_every_nth_batch_and_thin_out_when_full(tmp_path, monkeypatch):
     monkeypatch.setattr(activation_stats, "MAX_SNAPSHOTS", 4)
     stats = ActivationStats(every_n_steps=2)
     fit(Constants(1.0), stats, max_epochs=8, default_root_dir=tmp_path)  # 32 batches

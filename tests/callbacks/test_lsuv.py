@@ -308,7 +308,8 @@ def run(folder: Path) -> None:
         strategy="ddp_notebook")  # fmt: skip
 
 
-def test_two_processes_end_equal_and_normalized_over_both_their_batches(tmp_path):
+def test_two_processes_end_equal_and_normalized_over_both_their_batches(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # or the folder tests/zoo hides the package zoo
     run_as_script(__file__, tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     assert not torch.equal(first["image"], second["image"])

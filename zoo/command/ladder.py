@@ -33,7 +33,7 @@ def draw(folder: str) -> Figure:
     axes = figure.subplots()
     plain_axes(axes, grid=False)
     for height, name in enumerate(names):
-        draw_rung(axes, height, results[name], recipes.expectation(name), low)
+        draw_rung(axes, height, values=results[name], expect=recipes.expectation(name), left=low)
     labels = [f"{recipes.expectation(name).label}    {name.rpartition('/')[2]}" for name in names]
     axes.set_yticks(range(len(names)), labels, size=9)
     axes.set_xlim(low, high)
@@ -47,16 +47,16 @@ def draw(folder: str) -> Figure:
     return figure
 
 
-def draw_rung(axes: Axes, height: int, values: list[float], expect: recipes.Expect, low: float) -> None:
-    """Draws the results of a rung, in per cent, at a height; `low` is the left edge."""
+def draw_rung(axes: Axes, height: int, values: list[float], expect: recipes.Expect, left: float) -> None:
+    """Draws the results of a rung, in per cent, at a height; `left` is the left edge of the axes."""
     mean, target = statistics.mean(values), 100 * (expect.at_least or 0)
-    axes.plot([low, max(mean, low)], [height, height], color=BLUE, linewidth=1.2, alpha=0.35)
+    axes.plot([left, max(mean, left)], [height, height], color=BLUE, linewidth=1.2, alpha=0.35)
     axes.plot(values, [height] * len(values), "o", color=BLUE, markersize=4, alpha=0.7)
     axes.plot(mean, height, "o", color=BLUE, markersize=9)
     if target:
         axes.plot([target, target], [height - 0.36, height + 0.36], color=ORANGE, linewidth=2.4)
-    text = f"{mean:.1f}" if mean > low else f"\N{LEFTWARDS ARROW} {mean:.1f}: no learning"
-    right = max([low, *values, target])
+    text = f"{mean:.1f}" if mean > left else f"\N{LEFTWARDS ARROW} {mean:.1f}: no learning"
+    right = max([left, *values, target])
     axes.annotate(text, (right, height), (7, 0), textcoords="offset points", va="center", size=9, color=GREY)
 
 

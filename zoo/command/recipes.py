@@ -1,6 +1,6 @@
 """Recipes: one YAML file each, named by its path below `experiments`. Nothing in this module imports torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -104,13 +104,17 @@ def expectation(recipe: str) -> Expect:
     """What a recipe, given by name or path, must reach.
 
     Raises:
-        ValueError: if the recipe does not exist or does not say it.
+        ValueError: if the recipe does not exist, or its `expect` is missing or wrong.
     """
     path = find(recipe)
     content = read(path)
     if "expect" not in content:
         raise ValueError(f"{path} has no `expect`: nothing to reproduce; add metric and at_least or at_most")
-    return Expect(**content["expect"])
+    try:
+        return Expect(**content["expect"])
+    except TypeError as error:
+        known = ", ".join(field.name for field in fields(Expect))
+        raise ValueError(f"{path} has a wrong `expect` ({error}): expected {known}; correct it") from None
 
 
 def shelf(recipe: str) -> str:

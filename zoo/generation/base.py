@@ -105,6 +105,7 @@ class ImageOptimizer(GenerativeSystem):
     """
 
     starts = ("noise", "content", "style")
+    net: Canvas
 
     def __init__(
         self,

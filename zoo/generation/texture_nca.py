@@ -63,6 +63,7 @@ class TextureNCA(GenerativeSystem):
 
     axes = GenerativeSystem.axes | {"loss": loss_axis("style loss + overflow loss")}
     steps_per_frame = 4  # of `rollout`
+    net: NCA
     features: Features
     pool: Tensor
     draws: Tensor

@@ -20,7 +20,7 @@ def like_blood_cells(n: int = 500, seed: int = 0) -> np.ndarray:
     """Sizes like those of red cells, white cells and platelets: three clouds, the first with most boxes."""
     draw = np.random.default_rng(seed)
     kinds = [((0.16, 0.21), 0.85), ((0.34, 0.41), 0.08), ((0.06, 0.08), 0.07)]
-    clouds = [draw.normal(1, 0.2, (round(n * share), 2)) * centre for centre, share in kinds]
+    clouds = [draw.normal(1, 0.2, (round(n * share), 2)) * center for center, share in kinds]
     return np.concatenate(clouds).clip(0.01, 1)
 
 

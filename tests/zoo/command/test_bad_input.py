@@ -131,6 +131,15 @@ def test_recipe_that_expects_nothing_cannot_be_reproduced(capfd):
     assert "no `expect`" in message_of(capfd, "reproduce", "r.yaml")
 
 
+def test_recipe_with_a_wrong_expectation_cannot_be_reproduced(capfd):
+    recipe = recipes.read(recipes.find("digits/small"))
+    recipe["expect"]["at_lest"] = 0.9
+    Path("r.yaml").write_text(yaml.safe_dump(recipe))
+    line = message_of(capfd, "reproduce", "r.yaml")
+    assert "'at_lest'" in line
+    assert "at_least" in line
+
+
 def test_missing_data_names_the_remedies(capfd, monkeypatch):
     def unreachable(folder):
         raise OSError("no route to host")

@@ -189,6 +189,6 @@ def test_an_impossible_range_is_refused(options):
 
 
 def test_without_momentum_there_is_one_panel():
-    figure = schedule.draw({"all": [0.1, 0.2, 0.1]}, {}, None, "shelf/name")
+    figure = schedule.draw({"all": [0.1, 0.2, 0.1]}, {}, epochs=None, title="shelf/name")
     assert [axes.get_xlabel() for axes in figure.axes] == ["step"]
-    assert len(schedule.draw({"all": [0.1, 0.2]}, {"all": [0.9, 0.8]}, 1, "shelf/name").axes) == 2
+    assert len(schedule.draw({"all": [0.1, 0.2]}, {"all": [0.9, 0.8]}, epochs=1, title="shelf/name").axes) == 2

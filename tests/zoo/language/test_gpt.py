@@ -532,7 +532,10 @@ def test_unusable_texts_are_one_line(fake_data, tmp_path, monkeypatch, capfd):
         (["--data.file", "absent.txt"], "zoo: absent.txt does not exist, neither here nor in"),
         (["--data.file", "short.txt"], "zoo: short.txt has 2 tokens to train on and 1 for validation"),
         (["--data.file", "latin.txt"], "zoo: latin.txt is not UTF-8: byte 0xff at offset 6"),
-        (["--data.tokenizer", "letters"], "zoo: --data.tokenizer is letters: expected 'characters' or 'bpe' or 'wordpiece';"),
+        (
+            ["--data.tokenizer", "letters"],
+            "zoo: --data.tokenizer is letters: expected 'characters' or 'bpe' or 'wordpiece';",
+        ),
     ):
         capfd.readouterr()
         assert main(["fit", "language/gpt-char-cpu", "--data.data_dir", str(fake_data), *words]) == 2

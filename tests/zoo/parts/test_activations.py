@@ -11,20 +11,20 @@ some = settings(max_examples=60, deadline=None, derandomize=True)
 shares, seeds = st.floats(0, 1), st.integers(0, 10_000)
 
 
-def drawn(seed: int) -> torch.Generator:
+def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 @some
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), shares, shares, st.none() | st.floats(0, 2), seeds)
 def test_general_relu_equals_torch_in_values_and_gradients(shape, leak, sub, maximum, seed):
-    x = (3 * torch.randn(shape, generator=drawn(seed))).requires_grad_()
+    x = (3 * torch.randn(shape, generator=seeded(seed))).requires_grad_()
     y = x.detach().clone().requires_grad_()
     theirs = torch.where(y >= 0, y, leak * y) - sub
     theirs = theirs if maximum is None else torch.clamp(theirs, max=maximum)
     ours = GeneralReLU(leak, sub, maximum)(x)
     torch.testing.assert_close(ours, theirs)
-    weights = torch.randn(shape, generator=drawn(seed + 1))
+    weights = torch.randn(shape, generator=seeded(seed + 1))
     (ours * weights).sum().backward()
     (theirs * weights).sum().backward()
     torch.testing.assert_close(x.grad, y.grad)

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    print(*report(args.source, args.k, args.out), sep="\n")
+    print(*report(args.source, ks=args.k, out=args.out), sep="\n")
     return 0
 
 
@@ -146,8 +146,8 @@ def draw(found: Clusters, name: str) -> Figure:
     _draw_scores(figure.add_subplot(grid[1, 0]), found)
     columns = min(len(found.anchors), 2 if len(found.anchors) <= 4 else 3)
     cells = grid[1, 1].subgridspec(-(-len(found.anchors) // columns), columns)
-    for place, (k, anchors) in enumerate(found.anchors.items()):
-        _draw_anchors(figure.add_subplot(cells[divmod(place, columns)]), k, anchors, found.shape)
+    for place, anchors in enumerate(found.anchors.values()):
+        _draw_anchors(figure.add_subplot(cells[divmod(place, columns)]), anchors, found.shape)
     return figure
 
 
@@ -199,12 +199,12 @@ def _draw_scores(axes: Axes, found: Clusters) -> None:
     axes.legend(loc="lower right", frameon=False, fontsize=9)
 
 
-def _draw_anchors(axes: Axes, k: int, anchors: np.ndarray, shape: np.ndarray) -> None:
+def _draw_anchors(axes: Axes, anchors: np.ndarray, shape: np.ndarray) -> None:
     """The anchors in the middle of a gray image of the data set's mean shape, from dark to light as they grow."""
-    (width, height), shades = shape, colormaps["plasma"](np.linspace(0, 0.75, k))
+    (width, height), shades = shape, colormaps["plasma"](np.linspace(0, 0.75, len(anchors)))
     axes.add_patch(Rectangle((-width / 2, -height / 2), width, height, color="#E6E6E6", linewidth=0))
     for shade, (w, h) in zip(shades, anchors * shape, strict=True):
         axes.add_patch(Rectangle((-w / 2, -h / 2), w, h, fill=False, edgecolor=shade, linewidth=1.5))
     axes.set(xlim=(-width / 2, width / 2), ylim=(-height / 2, height / 2), aspect="equal")
     axes.set_axis_off()
-    axes.set_title(f"k = {k}", size=11, loc="left")
+    axes.set_title(f"k = {len(anchors)}", size=11, loc="left")

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    for name, cosine in find(args.source, args.sentence, args.folder, args.out):
+    for name, cosine in find(args.source, args.sentence, folder=args.folder, out=args.out):
         print(f"{cosine:.2f}  {name}")
     return 0
 

@@ -33,8 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    lines = grow(args.name, args.size, args.steps, args.seed, args.out) if args.name else map(describe, names())
-    print(*lines, sep="\n")
+    if args.name is None:
+        print(*map(describe, names()), sep="\n")
+    else:
+        print(*grow(args.name, size=args.size, steps=args.steps, seed=args.seed, out=args.out), sep="\n")
     return 0
 
 

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    for line in list(predict(args.source, args.files, args.out)):
+    for line in list(predict(args.source, args.files, out=args.out)):
         print(json.dumps(line))
     return 0
 

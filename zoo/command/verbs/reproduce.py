@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr):
-        report = reproduce(args.recipe, args.seeds, rest)
+        report = reproduce(args.recipe, seeds=args.seeds, options=rest)
     if args.json:
         print(json.dumps(report))
     else:
@@ -81,7 +81,7 @@ def reproduce(recipe: str, seeds: list[int] | None = None, options: list[str] | 
     report: dict[str, Any] = {}
     values: dict[int, float] = {}
     for seed in seeds:
-        row = run_seed(path, expect, seed, options or [])
+        row = run_seed(path, expect, seed=seed, options=options or [])
         if not options:
             ledger.append(row)
         values[seed] = row["value"]

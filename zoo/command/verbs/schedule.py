@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    print(schedule(args.recipe, rest, args.out))
+    print(schedule(args.recipe, rest, out=args.out))
     return 0
 
 
@@ -112,7 +112,7 @@ def schedule(recipe: str, options: list[str], out: str | Path = ".") -> Path:
     cli.trainer.fit(cli.model, cli.datamodule)
     name = recipes.name_of(cli.recipe)
     path = Path(out, f"{name.replace('/', '-')}-schedule.png")
-    save_figure(draw(probe.rates, probe.momenta, probe.epochs, name), path)
+    save_figure(draw(probe.rates, probe.momenta, epochs=probe.epochs, title=name), path)
     return path
 
 
@@ -127,7 +127,7 @@ def draw(rates: Curves, momenta: Curves, epochs: float | None, title: str) -> Fi
     for axes, (label, curves) in zip(rows, panels, strict=True):
         scale = (epochs or steps) / steps
         for (name, values), (color, style) in zip(curves.items(), LINES * len(curves), strict=False):
-            draw_line(axes, [i * scale for i in range(steps)], values, name, color, style)
+            draw_line(axes, [i * scale for i in range(steps)], values, label=name, color=color, linestyle=style)
         plain_axes(axes)
         axes.set_ylabel(label)
         axes.margins(x=0.02, y=0.12)
@@ -138,8 +138,9 @@ def draw(rates: Curves, momenta: Curves, epochs: float | None, title: str) -> Fi
     return figure
 
 
-def draw_line(axes: Axes, x: list[float], values: list[float], name: str, color: str, style: str) -> None:
-    axes.plot(x, values, color=color, linestyle=style, linewidth=2.2, label=name)
+def draw_line(axes: Axes, x: list[float], values: list[float], color: str, **options: Any) -> None:
+    """A line with its highest value written at the top; `options` are those of `Axes.plot`."""
+    axes.plot(x, values, color=color, linewidth=2.2, **options)
     top = max(range(len(values)), key=values.__getitem__)
     axes.annotate(
         f"{values[top]:.3g}",

@@ -17,16 +17,16 @@ some = settings(max_examples=60, deadline=None, derandomize=True)
 sides, seeds = st.integers(1, 40), st.integers(0, 10_000)
 
 
-def drawn(seed: int) -> torch.Generator:
+def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def random_svd(rows: int, columns: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """U (M, R), singular values between 0.05 and 1 and V (R, N), in float64."""
     u, s, v = torch.linalg.svd(
-        torch.randn(rows, columns, generator=drawn(seed), dtype=torch.float64), full_matrices=False
+        torch.randn(rows, columns, generator=seeded(seed), dtype=torch.float64), full_matrices=False
     )
-    return u, 0.05 + 0.95 * torch.rand(len(s), generator=drawn(seed + 1), dtype=torch.float64), v
+    return u, 0.05 + 0.95 * torch.rand(len(s), generator=seeded(seed + 1), dtype=torch.float64), v
 
 
 def written_out_orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -67,7 +67,7 @@ def net(seed: int = 0) -> nn.Sequential:
 
 def losses(model: nn.Module):
     for step in range(20):
-        x, y = torch.randn(8, 2, 5, 5, generator=drawn(step), dtype=torch.float64), torch.arange(8) % 4
+        x, y = torch.randn(8, 2, 5, 5, generator=seeded(step), dtype=torch.float64), torch.arange(8) % 4
         yield F.cross_entropy(model(x), y)
 
 
@@ -129,7 +129,7 @@ def test_its_muon_equals_the_algorithm_written_out(decay):
 
 @pytest.mark.parametrize("shape", [(6, 10), (12, 5)])
 def test_its_first_step_has_the_direction_of_torchs(shape):
-    start, gradient = torch.zeros(shape), torch.randn(shape, generator=drawn(1))
+    start, gradient = torch.zeros(shape), torch.randn(shape, generator=seeded(1))
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     ours.grad, theirs.grad = gradient.clone(), gradient.clone()
     Muon([("hidden", ours)], lr=1.0).step()
