@@ -1,11 +1,10 @@
-"""The ledger of results (`experiments/results.csv`), and the tables made from it. Nothing in here imports torch.
+"""The ledger of results, `experiments/results.csv`. Nothing in here imports torch.
 
-Only `zoo reproduce` adds rows. In the tables a newer row of the same recipe and seed supersedes an older one.
+Only `zoo reproduce` adds rows. In summaries a newer row of the same recipe and seed supersedes an older one.
 """
 
 import csv
 import io
-import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,6 @@ COLUMNS = (
     "recipe", "seed", "metric", "value", "best", "target", "met", "seconds", "tflop", "parameters",
     "device", "versions", "commit", "date",
 )  # fmt: skip
-INTRODUCTION = """# Results
-
-Written by `zoo results` from `experiments/results.csv`, which only `zoo reproduce` writes; that file has every run with
-its versions, commit and date. `result` is the mean over n seeds, ± the standard deviation, at the last epoch (or over
-the last epochs, where the recipe says so). `best` is the best epoch on the test set, shown for reference and never used
-for selection. `tflop` is the training work in 10¹² operations as counted by torch (forward, backward and optimizer),
-`seconds` the time of `fit` on that device. An empty result has not been measured yet.
-"""
-BEGIN, END = "<!-- results: written by `zoo results` -->", "<!-- end of results -->"
 
 
 def rows() -> list[dict[str, str]]:
@@ -89,44 +79,3 @@ def summarize_recipe(recipe: str) -> dict[str, str]:
         "parameters": f"{int(done[-1]['parameters']):,}".replace(",", " "),
         "device": done[-1]["device"],
     }
-
-
-def _table(head: list[str], lines: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines])
-
-
-def render() -> tuple[str, str]:
-    """The texts of RESULTS.md (all recipes, by shelf) and of the README's table (featured recipes with a result)."""
-    summaries = {name: summarize_recipe(name) for name in recipes.names()}
-    columns = ["recipe", "metric", "target", "result", "n", "met", "best", "tflop", "seconds", "parameters", "device"]
-    shelves: dict[str, list[str]] = {}
-    for name in summaries:
-        shelves.setdefault(recipes.shelf(name), []).append(name)
-    tables = "\n\n".join(
-        f"## {shelf.capitalize()}\n\n{_table(columns, [[summaries[name][c] for c in columns] for name in names])}"
-        for shelf, names in sorted(shelves.items())
-    )
-    short = ["recipe", "metric", "target", "result", "n", "tflop", "seconds", "parameters"]
-    featured = [line for name, line in summaries.items() if line["result"] and recipes.expectation(name).featured]
-    return f"{INTRODUCTION}\n{tables}\n", _table(short, [[line[c] for c in short] for line in featured])
-
-
-def publish() -> list[Path]:
-    """Writes RESULTS.md and the README's table; returns the files.
-
-    Raises:
-        ValueError: if the README lacks the two marks that enclose the table.
-    """
-    root = recipes.ROOT.parent
-    results, short = render()
-    readme = (root / "README.md").read_text()
-    if BEGIN not in readme or END not in readme:
-        raise ValueError(f"README.md lacks the marks {BEGIN!r} and {END!r}: the table goes between them; restore them")
-    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    written = {
-        root / "RESULTS.md": results,
-        root / "README.md": pattern.sub(lambda _: f"{BEGIN}\n{short}\n{END}", readme),
-    }
-    for path, text in written.items():
-        _write(path, text)
-    return list(written)

@@ -149,8 +149,9 @@ class ImageOptimizer(GenerativeSystem):
     def _replace(self, image: Tensor) -> None:
         self.net.image = nn.Parameter(image.to(self.net.image))
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        with torch.no_grad():
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        with torch.no_grad():  # here, as checkpoints are saved before the module's own on_train_batch_end
             self.net.image.clamp_(0, 1)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -7,8 +7,6 @@ Differs from the paper in one thing: each layer's distance is divided by the mea
 a relative error, 1 for features that are all zero, and weights mean the same at each layer, of each backbone.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
@@ -99,7 +97,7 @@ class ContentReconstruction(StyleTransfer):
 
     Args:
         content_layers: layer -> weight.
-        backbone, weights, start, task_options: see `StyleTransfer`.
+        backbone, weights, start, optimizer, schedule: see `StyleTransfer`.
     """
 
     def __init__(
@@ -108,7 +106,8 @@ class ContentReconstruction(StyleTransfer):
         weights: str | None = "DEFAULT",
         content_layers: dict[str, float] = CONTENT,
         start: str = "noise",
-        **task_options: Any,
+        optimizer: OptimizerCallable = ADAM,
+        schedule: ScheduleCallable = Constant,
     ) -> None:
         super().__init__(
             backbone=backbone,
@@ -117,5 +116,8 @@ class ContentReconstruction(StyleTransfer):
             style_layers={},
             balance=0.0,
             start=start,
-            **task_options,
+            optimizer=optimizer,
+            schedule=schedule,
         )
+        for fixed in ("style_layers", "balance"):  # not arguments of this class: loading would fail
+            del self.hparams[fixed]

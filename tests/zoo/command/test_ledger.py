@@ -1,4 +1,4 @@
-"""The ledger loses no row, and RESULTS.md, the README's table and the ladder are made from it."""
+"""The ledger loses no row, and RESULTS.md, the README's tables and the ladder are generated."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from datamodules import io
-from zoo.command import ladder, ledger, recipes
+from zoo.command import documents, ladder, ledger, recipes
 from zoo.command.main import main
 
 ROW = dict.fromkeys(ledger.COLUMNS, "1") | {"metric": "test/acc"}
@@ -37,7 +37,8 @@ def own_recipes(here, monkeypatch):
             content = {"seed_everything": 0} | template
             content["expect"] = {"metric": "test/acc", "at_least": 0.9} | entries
             path.write_text(yaml.safe_dump(content, sort_keys=False))
-        (recipes.ROOT.parent / "README.md").write_text(f"before\n{ledger.BEGIN}\nold\n{ledger.END}\nafter\n")
+        tables = "".join("{}\nold\n{}\n".format(*documents.marks(section)) for section in documents.SECTIONS)
+        (recipes.ROOT.parent / "README.md").write_text(f"before\n{tables}after\n")
 
     return write
 
@@ -120,6 +121,14 @@ def test_results_come_from_the_ledger(own_recipes, capfd):
     assert re.findall(r"\n\| rungs/(\w+) ", results) == ["quick", "unfeatured", "unmeasured"]
     assert re.search(r"\| rungs/quick \|.* 0.9200 ± 0.0283 \| 2 \| yes \|", results)
     assert re.search(r"\| rungs/unfeatured \|.* 0.7000 \| 1 \| no \|", results)
+    assert "| `zoo list` | list the recipes" in text
+
+
+def test_the_studies_are_listed_with_their_first_lines(own_recipes):
+    own_recipes(quick={})
+    (recipes.ROOT / "studies").mkdir()
+    (recipes.ROOT / "studies" / "gravity.py").write_text('"""What falls down.\n\nAnd why."""\n')
+    assert "| `gravity` | What falls down |" in documents.studies()
 
 
 def test_a_readme_without_the_marks_is_an_error(own_recipes, capfd):

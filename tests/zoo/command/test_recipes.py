@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import warnings
 from pathlib import Path
 
 import pytest
@@ -69,10 +70,12 @@ def test_recipe_trains_and_tests(name, fake_data, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("ZOO_DATA", str(fake_data))  # for what modules read, such as weights
     options = ["--config", str(SMOKE), *options_for(name, fake_data)]
     assert main(["fit", name, *options]) == 0, capfd.readouterr().err
-    assert main(["test", name, *options]) == 0, capfd.readouterr().err
+    with warnings.catch_warnings(record=True) as caught:
+        assert main(["test", name, *options]) == 0, capfd.readouterr().err
+    unavailable = sum("draws nothing" in str(warning.message) for warning in caught)
     fitted, tested = sorted(Path("runs", name).iterdir())
     assert (fitted / "checkpoints" / "last.ckpt").is_file()
     assert (fitted / "config.yaml").is_file()
     pictures = {path.stem for path in tested.glob("pictures/*.png")}
     named = recipes.read(recipes.find(name))["trainer"].get("callbacks", [])
-    assert len(pictures) >= sum("Gallery" in callback["class_path"] for callback in named)
+    assert len(pictures) + unavailable >= sum("Gallery" in callback["class_path"] for callback in named)

@@ -7,15 +7,13 @@ The files are in the folder that holds `experiments`.
 
 import argparse
 
-from zoo.command import ledger
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """This verb has no arguments."""
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    from zoo.command import ladder  # draws, and so imports matplotlib
+    from zoo.command import documents, ladder  # draws, and so imports matplotlib
 
-    print(*ledger.publish(), *ladder.publish(), sep="\n")
+    print(*documents.publish(), *ladder.publish(), sep="\n")
     return 0
