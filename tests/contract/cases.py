@@ -78,7 +78,7 @@ CASES = {
     "GPT": Case({**TRANSFORMER, "context": 16}, text),
     "BERT": Case({**TRANSFORMER, "context": 19}, sentence_pairs),
     "CLIP": Case({"dim": 16, "widths": (8, 16), "text_width": 16, "text_depth": 1, "text_heads": 2}, captions),
-    "YOLO": Case({"anchors": [[0.2, 0.2], [0.4, 0.4]], "widths": (8, 16, 16), "depth": 1, "passed": 4}, shapes),
+    "YOLO": Case({"anchors": [[0.2, 0.2], [0.4, 0.4]], "widths": (8, 16, 16), "depth": 1, "passthrough": 4}, shapes),
     "ImageOptimization": Case({}, image_pair),
     "StyleTransfer": Case({**STYLE, "style_layers": {"relu1": 1.0}}, image_pair, learned=0.8),
     "ContentReconstruction": Case(STYLE, image_pair, learned=0.8),
