@@ -30,7 +30,40 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+COARSE = '''"""A net that fixes its input channels and leaves a map of 4x4 pixels, too small for Grad-CAM."""
+
+from torch import nn
+
+from zoo.classification.base import Classifier
+
+
+class CoarseNet(nn.Module):
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.stem, self.stages = nn.Conv2d(3, 8, 4, stride=4), nn.Sequential(nn.Conv2d(8, 16, 2, stride=2), nn.ReLU())
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(256, num_classes))
+
+    def forward(self, x):
+        return self.head(self.stages(self.stem(x)))
+
+
+class Coarse(Classifier):
+    def __init__(self, num_classes: int = 10, **task_options) -> None:
+        super().__init__(CoarseNet(num_classes), num_classes, **task_options)
+'''
+
+
+def add_coarse(checkout: Path) -> None:
+    """A second system: its recipe is that of another one with the class exchanged, galleries and all."""
+    (checkout / "zoo" / "classification" / "coarse.py").write_text(COARSE)
+    recipe = (checkout / "experiments" / "cifar10" / "resnet18.yaml").read_text()
+    changed = recipe.replace("zoo.classification.resnet.ResNet18", "zoo.classification.coarse.Coarse")
+    assert changed != recipe
+    (checkout / "experiments" / "cifar10" / "coarse.yaml").write_text(changed)
+
+
 def test_a_system_takes_two_files(checkout):
+    add_coarse(checkout)
     environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
 
     def python(*words: str) -> str:
@@ -45,9 +78,16 @@ def test_a_system_takes_two_files(checkout):
         key: value for line in listed if line["module"] == "MyNet" for key, value in line.items()
     }.items()
     report = python(
-        *("-m", "pytest", "-p", "no:cacheprovider", "-k", "MyNet or my-net or is_too_full or circle"),
+        *(
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-k",
+            "MyNet or my-net or Coarse or coarse or is_too_full or circle",
+        ),
         *("tests/contract", "tests/zoo/command/test_recipes.py", "tests/test_imports.py"),
     )
     passed = int(re.search(r"(\d+) passed", report)[1])
-    assert passed > 12, report
+    assert passed > 24, report
     assert json.loads(python("-m", "zoo", "reproduce", "digits/my-net", "--json", "--trainer.max_epochs", "5"))["met"]

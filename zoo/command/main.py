@@ -108,6 +108,8 @@ def user_message(error: Exception) -> str | None:
 
 def output_is_closed() -> bool:
     """Whether the reader of standard output has closed it, as `head` does."""
+    if not hasattr(select, "poll"):  # on Windows
+        return True
     poll = select.poll()
     poll.register(sys.stdout, 0)  # 0: errors only
     return any(event & select.POLLERR for _, event in poll.poll(0))
