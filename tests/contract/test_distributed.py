@@ -16,7 +16,6 @@ from datamodules.augment.images import Crop, Flip
 from helpers import Synthetic, quiet_trainer, run_as_script
 from zoo.classification.resnet_mini import ResNetMini
 
-pytestmark = pytest.mark.xdist_group("distributed")  # one process of pytest-xdist, as they share the fixture
 EPOCHS, BATCH = 2, 6
 
 

@@ -15,8 +15,6 @@ from lightning import Callback
 from cases import case_of, make, systems, write_files
 from helpers import quiet_trainer, run_as_script
 
-pytestmark = pytest.mark.xdist_group("two_ranks")  # one process of pytest-xdist, as they share the fixture
-
 
 class WriteWeights(Callback):
     """Writes the trained weights of this rank into a file at the end."""

@@ -4,7 +4,6 @@ A table of the README stands between two marks, `<!-- NAME: written by `zoo resu
 """
 
 import ast
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,9 +77,9 @@ def publish() -> list[Path]:
         begin, end = marks(section)
         if begin not in readme or end not in readme:
             raise ValueError(f"README.md lacks the marks {begin!r} and {end!r} around a table: restore them")
-        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        text = f"{begin}\n{make()}\n{end}"
-        readme = pattern.sub(lambda _, text=text: text, readme)
+        before, _, rest = readme.partition(begin)
+        _, _, after = rest.partition(end)
+        readme = f"{before}{begin}\n{make()}\n{end}{after}"
     written = {root / "RESULTS.md": all_results(), root / "README.md": readme}
     for path, text in written.items():
         with atomic_write(path) as file:

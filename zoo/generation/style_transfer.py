@@ -119,5 +119,3 @@ class ContentReconstruction(StyleTransfer):
             optimizer=optimizer,
             schedule=schedule,
         )
-        for fixed in ("style_layers", "balance"):  # not arguments of this class: loading would fail
-            del self.hparams[fixed]
