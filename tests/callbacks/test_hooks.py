@@ -10,29 +10,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from callback_runs import data, fit, model
 from callbacks.monitors import activation_stats
 from callbacks.monitors.activation_stats import BINS, ActivationStats
 from callbacks.monitors.hooks import Hooks, chosen, forward_hooks, is_activation
-from helpers import Synthetic, fingerprint_of_global_randomness, quiet_trainer
+from helpers import fingerprint_of_global_randomness, quiet_trainer
 from zoo.classification.plain_conv import PlainConv
 from zoo.parts import norms
 from zoo.parts.activations import GeneralReLU, SquaredReLU, SReLU
 from zoo.parts.optim.schedules import Constant
-
-
-def model(lr: float = 0.01) -> PlainConv:
-    torch.manual_seed(0)
-    return PlainConv(optimizer=partial(torch.optim.SGD, lr=lr), schedule=Constant)
-
-
-def data(n: int = 32, **options) -> Synthetic:
-    return Synthetic(sizes=(n, 8, 8), image_shape=(1, 28, 28), batch_size=8, **options)
-
-
-def fit(module: PlainConv, *callbacks, **options) -> PlainConv:
-    options = {"max_epochs": 1, "num_sanity_val_steps": 0} | options
-    quiet_trainer(callbacks=list(callbacks), **options).fit(module, datamodule=data())
-    return module
 
 
 def hooks_of(module: nn.Module) -> int:

@@ -6,30 +6,15 @@ import pytest
 import torch
 from torch import nn
 
+from callback_runs import data, fit, model
 from callbacks.monitors.activation_stats import ActivationStats
 from callbacks.training.batch_transform import BatchTransform
 from callbacks.training.gradients import GradientNoise, GradientNormalization
 from callbacks.training.l1 import L1
 from callbacks.training.no_augmentation import NoAugmentation
 from datamodules.augment.images import ImageAugmentation
-from helpers import Synthetic, fingerprint_of_global_randomness, quiet_trainer
+from helpers import fingerprint_of_global_randomness, quiet_trainer
 from zoo.classification.plain_conv import PlainConv
-from zoo.parts.optim.schedules import Constant
-
-
-def model(lr: float = 0.01) -> PlainConv:
-    torch.manual_seed(0)
-    return PlainConv(optimizer=partial(torch.optim.SGD, lr=lr), schedule=Constant)
-
-
-def data(n: int = 32, **options) -> Synthetic:
-    return Synthetic(sizes=(n, 8, 8), image_shape=(1, 28, 28), batch_size=8, **options)
-
-
-def fit(module: PlainConv, *callbacks, **options) -> PlainConv:
-    options = {"max_epochs": 1, "num_sanity_val_steps": 0} | options
-    quiet_trainer(callbacks=list(callbacks), **options).fit(module, datamodule=data())
-    return module
 
 
 class Breaks(PlainConv):
