@@ -36,7 +36,7 @@ class Repeated(Dataset):
         return self.batch
 
 
-def picture(path: str | Path, size: Size) -> Tensor:
+def read_resized(path: str | Path, size: Size) -> Tensor:
     """Reads an image at a given size: (1, 3, H, W) float32 in 0..1, RGB even if the file is gray or transparent.
 
     Args:
@@ -67,17 +67,17 @@ class ImagePair(Data):
     Args:
         content: path of the content image, see `datamodules.io.find_file`.
         style: path of the style image, if there is one.
-        size: of the content image (see `picture`).
+        size: of the content image (see `read_resized`).
         style_size: of the style image; default the content image's shorter side.
         length: steps in an epoch.
         data_dir, seed: as in `Data`.
 
     Attributes:
-        pictures: the batch, `ContentStyle`, once set up.
+        images: the batch, `ContentStyle`, once set up.
         image_shape: (3, H, W) of the content image, once set up.
 
     Raises:
-        ValueError: for a size or length below 1, and as in `picture`.
+        ValueError: for a size or length below 1, and as in `read_resized`.
         FileNotFoundError: if an image does not exist.
     """
 
@@ -101,11 +101,11 @@ class ImagePair(Data):
         self.style = find_file(style, "an image file", self.data_dir) if style else None
 
     def make_datasets(self) -> dict[str, Dataset]:
-        style = picture(self.style, self.style_size) if self.style else None
-        self.pictures = ContentStyle(picture(self.content, self.size), style)
-        self.image_shape = tuple(self.pictures.content.shape[1:])
+        style = read_resized(self.style, self.style_size) if self.style else None
+        self.images = ContentStyle(read_resized(self.content, self.size), style)
+        self.image_shape = tuple(self.images.content.shape[1:])
         lengths = {"train": self.length, "val": 1, "test": 1}
-        return {split: Repeated(self.pictures, length) for split, length in lengths.items()}
+        return {split: Repeated(self.images, length) for split, length in lengths.items()}
 
     def metadata(self) -> dict[str, Any]:
         return {"image_shape": list(self.image_shape)}

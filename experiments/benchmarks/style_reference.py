@@ -48,7 +48,7 @@ def main() -> None:
     def gram(maps: Tensor) -> Tensor:
         return torch.einsum("chw,dhw->cd", maps[0], maps[0]) / maps[0, 0].numel()
 
-    content_image, style_image = data.pictures
+    content_image, style_image = data.images
     if style_image is None:
         raise ValueError(f"{RECIPE} has no style image: expected data.style in the recipe")
     contents = look(content_image)

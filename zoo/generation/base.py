@@ -41,19 +41,19 @@ class GenerativeSystem(System):
         return {}
 
     @property
-    def pictures(self) -> ContentStyle:
+    def images(self) -> ContentStyle:
         """The images of the datamodule, for systems that need one or two.
 
         Raises:
             ValueError: if it has none.
         """
-        pictures = getattr(getattr(self.trainer, "datamodule", None), "pictures", None)
-        if pictures is None:
+        images = getattr(getattr(self.trainer, "datamodule", None), "images", None)
+        if images is None:
             raise ValueError(
-                f"{type(self).__name__} found no `pictures` in its data: expected a datamodule that has them; "
+                f"{type(self).__name__} found no `images` in its data: expected a datamodule that has them; "
                 "use datamodules.images.single_image.ImagePair"
             )
-        return pictures
+        return images
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self.is_first_closure_call = True
@@ -93,7 +93,7 @@ def _take_size(canvas: Canvas, state: dict[str, Tensor], prefix: str, *_: Any) -
 class ImageOptimizer(GenerativeSystem):
     """Base class of pixel optimization: the image itself is the only parameter. A subclass defines `losses`.
 
-    Size and start come from the datamodule's `pictures`. After each step the pixels are clamped to 0..1, so that the
+    Size and start come from the datamodule's `images`. After each step the pixels are clamped to 0..1, so that the
     loss is that of the file that is written in the end; if they were clamped only there, it could more than double.
 
     Args:
@@ -123,28 +123,28 @@ class ImageOptimizer(GenerativeSystem):
         return self.net().detach().clamp(0, 1).expand(n, -1, -1, -1)
 
     def reference_images(self) -> dict[str, Tensor]:
-        return {name: image[0] for name, image in self.pictures._asdict().items() if image is not None}
+        return {name: image[0] for name, image in self.images._asdict().items() if image is not None}
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        pictures = self.pictures
-        if self.start == "style" and pictures.style is None:
+        images = self.images
+        if self.start == "style" and images.style is None:
             raise ValueError("start is 'style', but the data have no style: expected two images; add data.style")
-        own, given = self.net.image.shape, pictures.content.shape
+        own, given = self.net.image.shape, images.content.shape
         if not self.net.image.numel():
-            self._replace(self._initial_image(pictures))
+            self._replace(self._initial_image(images))
         elif own != given:
             raise ValueError(
                 f"the image has {own[3]}x{own[2]} pixels, but the content {given[3]}x{given[2]}: expected the same "
                 "size; set data.size"
             )
 
-    def _initial_image(self, pictures: ContentStyle) -> Tensor:
+    def _initial_image(self, images: ContentStyle) -> Tensor:
         if self.start == "noise":
-            return torch.rand_like(pictures.content)
-        if self.start == "content" or pictures.style is None:
-            return pictures.content.clone()
-        return F.interpolate(pictures.style, pictures.content.shape[2:], mode="bilinear", antialias=True)
+            return torch.rand_like(images.content)
+        if self.start == "content" or images.style is None:
+            return images.content.clone()
+        return F.interpolate(images.style, images.content.shape[2:], mode="bilinear", antialias=True)
 
     def _replace(self, image: Tensor) -> None:
         self.net.image = nn.Parameter(image.to(self.net.image))

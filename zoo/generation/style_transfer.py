@@ -64,7 +64,7 @@ class StyleTransfer(ImageOptimizer):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         self.targets = None
-        if self.style_layers and self.pictures.style is None:
+        if self.style_layers and self.images.style is None:
             raise ValueError("the data have no style: expected two images; add data.style, or set style_layers to {}")
 
     def losses(self, batch: ContentStyle, split: str) -> dict[str, Tensor]:

@@ -165,7 +165,7 @@ class TextureNCA(GenerativeSystem):
         return to_rgb(x).clamp(0, 1)
 
     def reference_images(self) -> dict[str, Tensor]:
-        return {"target": self.pictures.content[0]}
+        return {"target": self.images.content[0]}
 
     def rollout(self, frames: int) -> Iterator[Tensor]:
         """Images (3, H, W) in 0..1: the seed state, then the state after each further `steps_per_frame` steps."""

@@ -21,7 +21,7 @@ from callbacks.figures.callback import FigureCallback
 from callbacks.figures.grids import grid
 from callbacks.galleries.generated_images import MAX_PREVIEWS, GeneratedImages
 from datamodules.batches import ContentStyle
-from datamodules.images.single_image import ImagePair, picture
+from datamodules.images.single_image import ImagePair, read_resized
 from helpers import draw_picture, fingerprint_of_global_randomness, quiet_trainer
 from zoo.command.main import main
 from zoo.generation.base import GenerativeSystem
@@ -65,19 +65,19 @@ def fitted(module: GenerativeSystem, data: ImagePair, **options) -> dict[str, fl
     ("size", "expected"), [(32, (32, 48)), (40, (40, 60)), ((40, 60), (40, 60)), ((20, 10), (20, 10)), (1, (1, 2))]
 )
 def test_sizes_are_of_the_shorter_side_or_exact(two, size, expected):
-    assert picture(two / "content.png", size).shape == (1, 3, *expected)
+    assert read_resized(two / "content.png", size).shape == (1, 3, *expected)
 
 
 def test_cropping_is_about_the_center(tmp_path):
     pixels = np.zeros((40, 90, 3), np.uint8)
     pixels[:, 25:65] = (255, 128, 0)
     Image.fromarray(pixels).save(tmp_path / "wide.png")
-    found = picture(tmp_path / "wide.png", (40, 40))
+    found = read_resized(tmp_path / "wide.png", (40, 40))
     assert torch.equal(found, torch.tensor([1.0, 128 / 255, 0.0])[None, :, None, None].expand(1, 3, 40, 40))
 
 
 def test_at_its_own_size_an_image_is_unchanged(two):
-    found = (picture(two / "content.png", 40)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    found = (read_resized(two / "content.png", 40)[0] * 255).round().byte().permute(1, 2, 0).numpy()
     assert np.array_equal(found, np.asarray(draw_picture(1, (60, 40))))
 
 
@@ -87,11 +87,11 @@ def test_gray_transparent_and_huge_images(tmp_path):
     clear.putalpha(0)
     clear.save(tmp_path / "clear.png")
     Image.new("RGB", (20_000, 700), "red").save(tmp_path / "wide.jpg")
-    gray = picture(tmp_path / "gray.png", 30)
+    gray = read_resized(tmp_path / "gray.png", 30)
     assert torch.equal(gray[:, 0], gray[:, 2])
-    assert torch.equal(picture(tmp_path / "clear.png", 30), torch.ones(1, 3, 30, 40))
-    assert picture(tmp_path / "wide.jpg", (32, 48)).shape == (1, 3, 32, 48)
-    assert picture(tmp_path / "wide.jpg", 7).shape == (1, 3, 7, 200)
+    assert torch.equal(read_resized(tmp_path / "clear.png", 30), torch.ones(1, 3, 30, 40))
+    assert read_resized(tmp_path / "wide.jpg", (32, 48)).shape == (1, 3, 32, 48)
+    assert read_resized(tmp_path / "wide.jpg", 7).shape == (1, 3, 7, 200)
 
 
 def test_an_epoch_is_length_steps_of_the_same_images(two):
@@ -99,14 +99,14 @@ def test_an_epoch_is_length_steps_of_the_same_images(two):
     data.setup("fit")
     batches = list(data.train_dataloader())
     assert len(batches) == 7
-    assert all(batch is data.pictures for batch in batches)
-    assert isinstance(data.pictures, ContentStyle)
-    assert [tuple(part.shape) for part in data.pictures] == [(1, 3, 32, 48), (1, 3, 20, 30)]
+    assert all(batch is data.images for batch in batches)
+    assert isinstance(data.images, ContentStyle)
+    assert [tuple(part.shape) for part in data.images] == [(1, 3, 32, 48), (1, 3, 20, 30)]
     assert [len(loader) for loader in (data.val_dataloader()["val"], data.test_dataloader())] == [1, 1]
     assert data.image_shape == (3, 32, 48)
     alone = pair(two, style=None)
     alone.setup("fit")
-    assert alone.pictures.style is None
+    assert alone.images.style is None
 
 
 def test_bad_images_are_one_clear_error(two, tmp_path):
@@ -130,7 +130,7 @@ def test_image_optimization_reaches_the_image(two):
     torch.manual_seed(0)
     module, data = ImageOptimization(), pair(two, length=80)
     metrics = fitted(module, data)
-    error = (module.sample(1) - data.pictures.content).square().mean()
+    error = (module.sample(1) - data.images.content).square().mean()
     assert metrics["val/psnr"] > 30
     assert metrics["val/psnr"] == pytest.approx(float(-10 * error.log10()), abs=1e-3)
     assert metrics["val/loss"] == pytest.approx(float(error), rel=1e-3)
@@ -149,19 +149,19 @@ def test_the_image_is_the_only_parameter(two, vgg_weights):
 def test_it_starts_from_the_requested_image(two, vgg_weights, start):
     module, data = transfer(vgg_weights, start=start), pair(two)
     quiet_trainer().validate(module, datamodule=data, verbose=False)
-    image, pictures = module.sample(1), data.pictures
+    image, images = module.sample(1), data.images
     if start == "content":
-        assert torch.equal(image, pictures.content)
+        assert torch.equal(image, images.content)
     elif start == "style":
-        gap = image.mean((2, 3)) - pictures.style.mean((2, 3))
+        gap = image.mean((2, 3)) - images.style.mean((2, 3))
         assert gap.abs().max() < 0.02
-        assert not torch.allclose(image, pictures.content)
+        assert not torch.allclose(image, images.content)
     else:
         assert float(image.mean()) == pytest.approx(0.5, abs=0.02)
         assert float(image.std()) == pytest.approx(12**-0.5, abs=0.02)
 
 
-def by_hand(weights: Path, image: Tensor, pictures: ContentStyle, balance: float) -> dict[str, float]:
+def by_hand(weights: Path, image: Tensor, images: ContentStyle, balance: float) -> dict[str, float]:
     """The loss with torchvision's net and einsum."""
     with torch.device("meta"):
         net = torchvision.models.vgg16(weights=None).features[:7]
@@ -176,7 +176,7 @@ def by_hand(weights: Path, image: Tensor, pictures: ContentStyle, balance: float
         return torch.einsum("bchw,bdhw->bcd", maps, maps) / maps[0, 0].numel()
 
     with torch.no_grad():
-        ours, content, style = features(image), features(pictures.content), features(pictures.style)
+        ours, content, style = features(image), features(images.content), features(images.style)
         target = content["relu2_1"]
         terms = {"content": float(((ours["relu2_1"] - target) ** 2).sum() / (target**2).sum()), "style": 0.0}
         for layer, weight in STYLE.items():
@@ -189,7 +189,7 @@ def by_hand(weights: Path, image: Tensor, pictures: ContentStyle, balance: float
 def test_the_loss_equals_another_computation(two, vgg_weights, start):
     module, data = transfer(vgg_weights, start=start, balance=3.0), pair(two)
     found = quiet_trainer().validate(module, datamodule=data, verbose=False)[0]
-    expected = by_hand(vgg_weights, module.sample(1), data.pictures, 3.0)
+    expected = by_hand(vgg_weights, module.sample(1), data.images, 3.0)
     assert found == {f"val/{name}": pytest.approx(value, rel=1e-3, abs=1e-6) for name, value in expected.items()}
     assert (found["val/content"] < 1e-6) == (start == "content")
 
@@ -198,7 +198,7 @@ def test_the_loss_is_relative(two, vgg_weights):
     """It does not depend on the scale of the features, and features of 0 are as far as 1 from each layer's target."""
     module, data = transfer(vgg_weights), pair(two)
     quiet_trainer().validate(module, datamodule=data, verbose=False)
-    image, batch, original = module.net.image, data.pictures, module.features.forward
+    image, batch, original = module.net.image, data.images, module.features.forward
     with torch.no_grad():
         image.uniform_()
 
@@ -293,7 +293,7 @@ def test_missing_images_are_one_clear_error(two, vgg_weights):
     with pytest.raises(ValueError, match="start is 'nothing': expected one of noise, content, style"):
         ImageOptimization(start="nothing")
     loader = torch.utils.data.DataLoader([0])
-    with pytest.raises(ValueError, match=r"found no `pictures` in its data.*ImagePair"):
+    with pytest.raises(ValueError, match=r"found no `images` in its data.*ImagePair"):
         quiet_trainer().validate(ImageOptimization(), loader)
 
 

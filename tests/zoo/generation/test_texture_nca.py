@@ -160,7 +160,7 @@ def set_up(module: TextureNCA, data: ImagePair) -> ContentStyle:
     module.trainer = quiet_trainer()
     module.trainer.datamodule = data
     module.setup("fit")
-    return data.pictures
+    return data.images
 
 
 def values(losses: dict[str, torch.Tensor]) -> dict[str, float]:

@@ -221,9 +221,11 @@ def test_unknown_names_are_errors_that_name_the_nearest(arguments, message):
 
 @pytest.mark.data
 def test_the_real_weights_have_the_statistics_of_their_documentation():
-    from datamodules.images.single_image import picture
+    from datamodules.images.single_image import read_resized
 
-    photos = [picture(path, (224, 224)) for path in sorted((Path(os.environ["ZOO_DATA"]) / "images/content").iterdir())]
+    photos = [
+        read_resized(path, (224, 224)) for path in sorted((Path(os.environ["ZOO_DATA"]) / "images/content").iterdir())
+    ]
     layers = ["relu1_2", "relu2_2", "relu3_3", "relu4_3"]
     maps = Features("vgg16", layers, "weights/vgg16_hed_features.safetensors")(torch.cat(photos))
     for layer, zeros, mean in zip(layers, (0.73, 0.94, 0.87, 0.80), (21.8, 4.8, 3.1, 1.25), strict=True):
