@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from callbacks.figures.style import BLUE, GREY, VERMILION, add_axes, heading
+from callbacks.figures.style import BLUE, GRAY, VERMILION, add_axes, heading
 
 HEAD = 0.62  # inches that the heading takes
 GAP = 0.1  # inches between images and at the borders
@@ -68,7 +68,7 @@ def draw_image(axes: Axes, image: np.ndarray) -> None:
 
 def caption(axes: Axes, truth: str, prediction: str, detail: str) -> None:
     """Three lines above the axes. The arrow marks the prediction, so the figure can be read without colors."""
-    lines = ((31, truth, BLUE, "bold"), (18, f"→ {prediction}", VERMILION, "bold"), (5, detail, GREY, "normal"))
+    lines = ((31, truth, BLUE, "bold"), (18, f"→ {prediction}", VERMILION, "bold"), (5, detail, GRAY, "normal"))
     for points, text, color, weight in lines:
         axes.annotate(
             text, (0, 1), (0, points), xycoords="axes fraction", textcoords="offset points",

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from callbacks.figures.grids import draw_image
-from callbacks.figures.style import BLUE, GREY, VERMILION, add_axes, heading
+from callbacks.figures.style import BLUE, GRAY, VERMILION, add_axes, heading
 
-MARKS = {True: ("✓ ", BLUE, "-"), False: ("✗ ", VERMILION, (0, (2, 1.5))), None: ("", GREY, "-")}
+MARKS = {True: ("✓ ", BLUE, "-"), False: ("✗ ", VERMILION, (0, (2, 1.5))), None: ("", GRAY, "-")}
 HEAD = 0.72  # inches that the heading takes
 
 

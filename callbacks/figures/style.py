@@ -18,7 +18,7 @@ from datamodules.io import atomic_write
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-GREY = "#595959"  # of secondary text
+GRAY = "#595959"  # of secondary text
 GRID = "#E5E5E5"  # of grid lines
 COLORS = (ORANGE, SKY, GREEN, PURPLE, BLUE, VERMILION, YELLOW)  # of categories, in turn
 DPI = 150
@@ -29,7 +29,7 @@ def heading(figure: Figure, title: str, subtitle: str = "", size: int = 10) -> N
     width, height = figure.get_size_inches()
     figure.text(0.1 / width, 1 - 0.12 / height, title, size=13, weight="bold", va="top")
     if subtitle:
-        figure.text(0.1 / width, 1 - 0.38 / height, subtitle, size=size, color=GREY, va="top")
+        figure.text(0.1 / width, 1 - 0.38 / height, subtitle, size=size, color=GRAY, va="top")
 
 
 def plain_axes(axes: Axes, title: str = "", grid: bool = True) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from callbacks.figures.callback import class_names, rgb, untouched
 from callbacks.figures.grids import caption, cells, draw_image
-from callbacks.figures.style import GREY, add_axes
+from callbacks.figures.style import GRAY, add_axes
 from callbacks.galleries.classified import ClassifierGallery
 from callbacks.galleries.misclassified import MisclassifiedGallery
 
@@ -179,6 +179,6 @@ class GradCAMGallery(ClassifierGallery):
         figure.colorbar(ScalarMappable(cmap=COLORMAP), cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
         bar.tick_params(labelsize=8, length=2, pad=2)
         width, height = figure.get_size_inches()
-        figure.text(2.85 / width, 0.3 / height, "relevance, 0 to 1, scaled for each image", size=9, color=GREY)
+        figure.text(2.85 / width, 0.3 / height, "relevance, 0 to 1, scaled for each image", size=9, color=GRAY)
         columns = ["image", "overlay", "truth", "prediction", "confidence"]
         self.publish(trainer, f"gradcam_{self.split}", figure, (columns, rows))

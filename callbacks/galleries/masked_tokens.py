@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from callbacks.figures.style import BLACK, BLUE, GREY, VERMILION, add_axes, heading
+from callbacks.figures.style import BLACK, BLUE, GRAY, VERMILION, add_axes, heading
 from callbacks.galleries.base import Entry, Gallery
 
 LETTERS_PER_LINE, FONT_SIZE = 96, 9.0  # points
@@ -96,7 +96,7 @@ class MaskedTokenGallery(Gallery):
             right = sum(pair.truth[place] == pair.prediction[place] for place in pair.truth)
             together = "belong together" if pair.together else "do not belong together"
             text = f"{right} of {len(pair.truth)} right; the segments {together}"
-            axes.text(MARGIN, y, text, size=FONT_SIZE, color=GREY, va="center", style="italic")
+            axes.text(MARGIN, y, text, size=FONT_SIZE, color=GRAY, va="center", style="italic")
             for i, line in enumerate(lines, 1):
                 draw_line(axes, line, y + i * LINE_HEIGHT)
             y += (len(lines) + 2) * LINE_HEIGHT
@@ -110,7 +110,7 @@ def pieces(pair: MaskedPair, tokenizer: Tokenizer) -> Iterator[Piece]:
         ids[place] = token
     for place in range(1, len(ids) - 1):  # between [CLS] and the last [SEP]
         if place == pair.border - 1:
-            yield "║", GREY, None
+            yield "║", GRAY, None
             continue
         truth = read(tokenizer, ids[place - 1], ids[place])
         if place not in pair.truth:

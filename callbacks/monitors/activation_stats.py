@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from callbacks.figures.callback import FigureCallback
-from callbacks.figures.style import BLUE, GREY, VERMILION, add_axes, heading, plain_axes
+from callbacks.figures.style import BLUE, GRAY, VERMILION, add_axes, heading, plain_axes
 from callbacks.monitors.hooks import Hooks
 
 MAX_SNAPSHOTS = 256  # measurements that are kept; when there are more, every second one is dropped
@@ -183,7 +183,7 @@ class ActivationStats(FigureCallback):
             axes.tick_params(labelsize=8, labelleft=column == 0)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             if i + columns >= len(self.names):
-                axes.set_xlabel("batch", size=8, color=GREY)
+                axes.set_xlabel("batch", size=8, color=GRAY)
             panels.append(axes)
         return figure, panels
 
@@ -206,13 +206,13 @@ class ActivationStats(FigureCallback):
         for axes, layer in zip(panels, np.log10(np.maximum(counts, 1e-4)), strict=True):
             axes.imshow(layer.T, origin="lower", aspect="auto", extent=extent, cmap="inferno", vmin=-4, vmax=0)
         for axes in panels[:: min(PANELS_PER_ROW, len(panels))]:
-            axes.set_ylabel("size", size=8, color=GREY)
+            axes.set_ylabel("size", size=8, color=GRAY)
         width, height = figure.get_size_inches()
         bar = add_axes(figure, width - 1.75, height - 0.38, 1.4, 0.1)
         colors = ScalarMappable(Normalize(-4, 0), "inferno")
         figure.colorbar(colors, cax=bar, orientation="horizontal", ticks=[-4, -2, 0])
         bar.set_xticklabels(["≤ 0.01 %", "1 %", "100 %"], size=8)
-        bar.set_title("share of the values", size=9, color=GREY, pad=3)
+        bar.set_title("share of the values", size=9, color=GRAY, pad=3)
         return figure
 
     def _dead_figure(self, dead: np.ndarray) -> Figure:

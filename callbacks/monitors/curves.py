@@ -13,14 +13,14 @@ from torch import Tensor
 
 from callbacks.figures.axis import Axis
 from callbacks.figures.callback import FigureCallback
-from callbacks.figures.style import BLUE, GREY, PURPLE, VERMILION, add_axes, plain_axes
+from callbacks.figures.style import BLUE, GRAY, PURPLE, VERMILION, add_axes, plain_axes
 
 Line = tuple[str, str, dict[str, Any]]  # name, color and style
 
 LINES: dict[str, Line] = {  # by split; they can be told apart without color, too
     "train": ("train", VERMILION, {"linestyle": "--", "linewidth": 1.6, "zorder": 2.5}),
     "val": ("validation", BLUE, {"linewidth": 2.2, "zorder": 3}),
-    "test": ("test (only watched)", GREY, {"linestyle": ":", "linewidth": 1.2, "zorder": 2.2}),
+    "test": ("test (only watched)", GRAY, {"linestyle": ":", "linewidth": 1.2, "zorder": 2.2}),
     "": ("", PURPLE, {"linewidth": 1.6, "zorder": 2.5}),  # of a metric without a split, such as a callback's
 }
 PERCENT_TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99)  # about equally far apart
@@ -181,7 +181,7 @@ def _draw_metric(axes: Axes, curves: dict[str, dict[int, float]], axis: Axis) ->
     if not ends:
         axes.set(xticks=(), yticks=())
     if never_finite:
-        axes.text(0.5, 0.5, "\n".join(never_finite), transform=axes.transAxes, ha="center", va="center", color=GREY)
+        axes.text(0.5, 0.5, "\n".join(never_finite), transform=axes.transAxes, ha="center", va="center", color=GRAY)
 
 
 def _tick_label(value: float, _: Any = None) -> str:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from callbacks.figures.callback import FigureCallback
-from callbacks.figures.style import BLUE, GREY, VERMILION, plain_axes
+from callbacks.figures.style import BLUE, GRAY, VERMILION, plain_axes
 
 BETA = 0.98  # of Lightning's average
 
@@ -132,7 +132,7 @@ def draw(rates: list[float], losses: list[float], suggestion: float | None) -> F
     low = lowest(losses)
     axes.annotate(
         f"lowest: {rates[low]:.2g}", (rates[low], losses[low]), (0, -14), textcoords="offset points",
-        color=GREY, size=9, ha="center",
+        color=GRAY, size=9, ha="center",
     )  # fmt: skip
     axes.margins(y=0.12)
     return figure

@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from callbacks.figures.style import BLUE, GREY, ORANGE
+from callbacks.figures.style import BLUE, GRAY, ORANGE
 from experiments.studies import Row, panels, publish, run
 from zoo.parts.activations import GeneralReLU, SReLU
 from zoo.parts.initialization import gain
@@ -70,7 +70,7 @@ def draw(rows: list[Row]) -> Figure:
         axes.plot(x, derivative(act, x), color=ORANGE, linewidth=1.6, linestyle="--")
         axes.set(xlim=(-4, 4), ylim=(-1.75, 3))
         text = f"of N(0, 1): mean {line['mean']:.2f}, std {line['std']:.2f}\nflat: {line['flat share']:.0%}"
-        axes.text(0.03, 0.97, text, transform=axes.transAxes, size=8, color=GREY, va="top")
+        axes.text(0.03, 0.97, text, transform=axes.transAxes, size=8, color=GRAY, va="top")
     return figure
 
 

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from callbacks.figures.style import BLUE, GREEN, GREY, VERMILION
+from callbacks.figures.style import BLUE, GRAY, GREEN, VERMILION
 from experiments.studies import Row, digits, panels, publish, run
 from zoo.parts.optim.classic import SGD
 
@@ -142,7 +142,7 @@ def main(folder: Path, seeds: int = 5, limit: int = 3000) -> None:
     small, large, *_ = ends.values()
     lines = [(a, {k: b[k] - w for k, w in a.items()}) for (a, _), (b, _) in zip(small, large, strict=True)]
     for split in ("train", "test"):
-        curves.append((1, split, "", GREY, torch.stack([profile(*line, ALONG, split) for line in lines])))
+        curves.append((1, split, "", GRAY, torch.stack([profile(*line, ALONG, split) for line in lines])))
     publish(folder, "flat_and_sharp_minima", draw(curves), rows)
 
 

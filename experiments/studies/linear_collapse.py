@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from callbacks.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION
+from callbacks.figures.style import BLACK, BLUE, GRAY, GREEN, ORANGE, VERMILION
 from experiments.studies import Row, panels, publish, run
 from zoo.parts.initialization import initialize
 from zoo.parts.optim.classic import Adam
@@ -77,7 +77,7 @@ def least_squares(features: Tensor) -> Tensor:
 
 def fits(steps: int) -> Fits:
     x, _ = wave()
-    results: Fits = {"best straight line": (2, least_squares(torch.cat([torch.ones_like(x), x], 1)), GREY)}
+    results: Fits = {"best straight line": (2, least_squares(torch.cat([torch.ones_like(x), x], 1)), GRAY)}
     nets: list[tuple[str, type[nn.Module], int, int, str]] = [
         (f"{DEPTH + 1} linear layers", nn.Identity, DEPTH, WIDTH, VERMILION),
         ("1 hidden layer of 8 ReLUs", nn.ReLU, 1, 8, ORANGE),
@@ -111,8 +111,8 @@ def draw(results: Fits, rows: list[Row]) -> Figure:
     )
     values = torch.linalg.svdvals(collapsed(random_layers()))
     left.semilogy(range(1, len(values) + 1), values, ".", color=BLUE)
-    left.axvline(min(SIZES) + 0.5, color=GREY, linestyle=":")
-    left.annotate(f"narrowest layer: {min(SIZES)}", (min(SIZES) + 2, 0.1), color=GREY)
+    left.axvline(min(SIZES) + 0.5, color=GRAY, linestyle=":")
+    left.annotate(f"narrowest layer: {min(SIZES)}", (min(SIZES) + 2, 0.1), color=GRAY)
     left.set(xlabel="number", ylabel="singular value of the product")
     x, y = wave()
     right.plot(x, y, color=BLACK, linewidth=1, linestyle=":")

@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from callbacks.figures.style import BLACK, BLUE, GREY, ORANGE
+from callbacks.figures.style import BLACK, BLUE, GRAY, ORANGE
 from experiments.studies import Row, panels, publish, run
 
 BETAS, STEPS, FIRST, NOISE, DRAWS = (0.5, 0.7, 0.9, 0.99), 200, 20, 0.3, 2000
@@ -73,7 +73,7 @@ def draw(rows: list[Row]) -> Figure:
             average = moving_average(y, beta, unbiased)
             axes.plot(range(1, STEPS + 1), average, color=color, linewidth=width, label=kind)
         errors = "  ".join(f"{kind} {line[f'error, all: {kind}']:.2f}" for kind in KINDS)
-        axes.text(0.4, 0.05, f"error: {errors}", transform=axes.transAxes, ha="center", size=9, color=GREY)
+        axes.text(0.4, 0.05, f"error: {errors}", transform=axes.transAxes, ha="center", size=9, color=GRAY)
         axes.set(xlim=(0, STEPS), ylim=(-0.4, 2.5), xlabel="step")
     places[0].legend(frameon=False, ncols=4, loc="upper left", fontsize=8.5)
     return figure

@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from callbacks.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+from callbacks.figures.style import BLACK, BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from experiments.studies import Row, panels, publish, run
 from zoo.parts.optim.classic import SGD, AdaDelta, AdaGrad, Adam, GradientDescent, Momentum, Nesterov, RMSProp
 
@@ -97,10 +97,10 @@ def draw(paths: dict[str, Tensor]) -> Figure:
         color = OPTIMIZERS[name][1]
         axes.contour(x, y, losses, levels=[0.1, 0.5, 1.5, 3, 6, 10, 16, 23], colors="#cccccc", linewidths=0.8)
         axes.plot(*path.T, color=color, linewidth=1.3, marker="o", markersize=2.8)
-        axes.plot(0, 0, marker="+", color=GREY, markersize=11)
+        axes.plot(0, 0, marker="+", color=GRAY, markersize=11)
         axes.set(xlim=(-5, 3), ylim=(-1.5, 1.5), xlabel="x", ylabel="y")
         places[-1].plot(valley(path), color=color, linewidth=1.4, label=name)
-    places[-1].axhline(LOW, color=GREY, linewidth=0.8)
+    places[-1].axhline(LOW, color=GRAY, linewidth=0.8)
     places[-1].set(yscale="log", xlabel="step", ylim=(1e-5, 1e5), xlim=(0, 150))
     places[-1].legend(frameon=False, fontsize=8, ncols=2, loc="upper right", labelspacing=0.2)
     return figure

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from callbacks.figures.style import GREY
+from callbacks.figures.style import GRAY
 from experiments.studies import Row, panels, publish, run
 from experiments.studies.optimizer_steps import OPTIMIZERS, descend
 
@@ -83,8 +83,8 @@ def draw(paths: dict[str, tuple[Tensor, Tensor]]) -> Figure:
         b.plot(*on_plateau.T, color=color, linewidth=1.2, marker="o", markersize=2.4)
         c.plot(steps, on_saddle[1:, 1].abs(), color=color, label=name, linewidth=1.6)
         d.plot(steps, on_plateau[1:].norm(dim=-1), color=color, linewidth=1.6)
-    c.axhline(0.5, color=GREY, linestyle=":")
-    d.axhline(1, color=GREY, linestyle=":")
+    c.axhline(0.5, color=GRAY, linestyle=":")
+    d.axhline(1, color=GRAY, linestyle=":")
     c.set(xscale="log", yscale="log", xlabel="step", ylabel="|y|", ylim=(5e-5, 3))
     d.set(xscale="log", xlabel="step", ylabel="distance from the center", ylim=(0, 4.3))
     c.legend(frameon=False, fontsize=9, loc="lower right")

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from callbacks.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+from callbacks.figures.style import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from experiments.studies import Row, panels, publish, run
 
 CLASSES, TEMPERATURES = 10, (0.5, 1.0, 2.0, 5.0)
@@ -79,8 +79,8 @@ def draw() -> Figure:
         zip(*curves, strict=True), (BLUE, ORANGE), ("-", "--"), ("loss", "gradient, p - 1"), strict=True
     ):
         left.plot(places, values, color=color, linestyle=style, linewidth=2, label=label)
-    left.axhline(math.log(CLASSES), color=GREY, linestyle=":", linewidth=1)
-    left.text(12, math.log(CLASSES) + 0.15, "all equal: log 10", color=GREY, ha="right", size=9)
+    left.axhline(math.log(CLASSES), color=GRAY, linestyle=":", linewidth=1)
+    left.text(12, math.log(CLASSES) + 0.15, "all equal: log 10", color=GRAY, ha="right", size=9)
     left.set(xlabel="logit of the right class")
     left.legend(frameon=False)
 

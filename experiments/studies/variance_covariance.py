@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from callbacks.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILION
+from callbacks.figures.style import BLUE, GRAY, GREEN, ORANGE, VERMILION
 from experiments.studies import Row, panels, publish, run
 
 COUNT, CORRELATION = 10_000, 0.8
@@ -85,10 +85,10 @@ def draw() -> Figure:
         corners = [center_x, a, a, center_x], [center_y, center_y, b, b]
         left.fill(*corners, color=BLUE if area > 0 else ORANGE, alpha=0.035, linewidth=0)
     left.scatter(x, y, s=14, c=[BLUE if area > 0 else ORANGE for area in areas], zorder=3)
-    left.axvline(center_x, color=GREY, linewidth=0.8)
-    left.axhline(center_y, color=GREY, linewidth=0.8)
+    left.axvline(center_x, color=GRAY, linewidth=0.8)
+    left.axhline(center_y, color=GRAY, linewidth=0.8)
     left.set(xlabel="x", ylabel="y", aspect="equal")
-    left.text(0.03, 0.97, f"covariance {areas.mean():.2f}", transform=left.transAxes, va="top", color=GREY)
+    left.text(0.03, 0.97, f"covariance {areas.mean():.2f}", transform=left.transAxes, va="top", color=GRAY)
 
     ratios = RATIOS[1:]
     lines = [row(ratio, "variance") for ratio in ratios]
@@ -96,9 +96,9 @@ def draw() -> Figure:
         errors = torch.tensor([line[name] for line in lines]).clamp_min(1e-17)
         right.plot(ratios, errors, color=color, marker="o", markersize=4)
         right.text(*LABELS[name], name, color=color)
-    right.plot(ratios, [torch.finfo(torch.float32).eps * ratio**2 for ratio in ratios], ":", color=GREY)
-    right.axhline(1, color=GREY, linewidth=0.8)
-    right.text(1, 2, "as wrong as zero", color=GREY, size=9)
+    right.plot(ratios, [torch.finfo(torch.float32).eps * ratio**2 for ratio in ratios], ":", color=GRAY)
+    right.axhline(1, color=GRAY, linewidth=0.8)
+    right.text(1, 2, "as wrong as zero", color=GRAY, size=9)
     right.set(
         xscale="log", yscale="log", ylim=(1e-17, 1e6), xlabel="mean / standard deviation", ylabel="relative error"
     )

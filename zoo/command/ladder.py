@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from callbacks.figures.style import BLUE, GREY, GRID, ORANGE, plain_axes, save_figure
+from callbacks.figures.style import BLUE, GRAY, GRID, ORANGE, plain_axes, save_figure
 from zoo.command import ledger, recipes
 
 MAX_GAP = 20.0  # in per cent; a mean that is further below the best is written at the left edge
@@ -57,7 +57,7 @@ def draw_rung(axes: Axes, height: int, values: list[float], expect: recipes.Expe
         axes.plot([target, target], [height - 0.36, height + 0.36], color=ORANGE, linewidth=2.4)
     text = f"{mean:.1f}" if mean > left else f"\N{LEFTWARDS ARROW} {mean:.1f}: no learning"
     right = max([left, *values, target])
-    axes.annotate(text, (right, height), (7, 0), textcoords="offset points", va="center", size=9, color=GREY)
+    axes.annotate(text, (right, height), (7, 0), textcoords="offset points", va="center", size=9, color=GRAY)
 
 
 def publish() -> list[Path]:

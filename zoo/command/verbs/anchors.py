@@ -24,7 +24,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 from sklearn.cluster import KMeans
 
-from callbacks.figures.style import BLACK, BLUE, COLORS, GREY, VERMILION, heading, plain_axes, save_figure, shorten
+from callbacks.figures.style import BLACK, BLUE, COLORS, GRAY, VERMILION, heading, plain_axes, save_figure, shorten
 from datamodules.boxes.annotations import Annotation
 from datamodules.boxes.read import read_annotations
 from datamodules.io import atomic_write, find_file
@@ -161,7 +161,7 @@ def _draw_classes(axes: Axes, counts: list[tuple[str, int]], colors: dict[str, s
     axes.barh(range(len(shown)), values, color=[colors.get(label, OTHER) for label in labels])
     axes.set_yticks(range(len(shown)), [shorten(label) for label in labels])
     for y, value in enumerate(values):
-        axes.annotate(f" {value}", (value, y), va="center", size=9, color=GREY)
+        axes.annotate(f" {value}", (value, y), va="center", size=9, color=GRAY)
     axes.set_xlim(0, 1.14 * max(values))
     axes.set_xlabel("boxes")
 
