@@ -1,4 +1,4 @@
-"""A small residual net for small grey images: the flagship that `zoo demo` trains. B, C, H, W, K as usual.
+"""A small residual net for small gray images: the flagship that `zoo demo` trains. B, C, H, W, K as usual.
 
 Nothing in it is new: residual blocks (He et al. 2015), average-pooled shortcuts (ResNet-D: He et al. 2018,
 "Bag of Tricks for Image Classification", figure 2c), a stem at full resolution. It was chosen
