@@ -4,6 +4,7 @@ H, W height and width of the images that the net sees.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from datamodules.base import TEST_SHARE, hold_out
 from datamodules.batches import Boxed
 from datamodules.boxes.annotations import Annotation
 from datamodules.image import ImageData
-from datamodules.io import read_image
+from datamodules.io import find_file, read_image
 
 
 class BoxedSample(NamedTuple):
@@ -173,6 +174,24 @@ class AnnotatedData(BoxedData):
     @abstractmethod
     def annotations(self) -> dict[str, list[Annotation]]:
         """The annotations of "train" and "test", or only of "train" if there is no test set."""
+
+    def read_files(
+        self, files: dict[str, tuple[str | None, str | None]], kind: str, read: Callable[..., list[Annotation]]
+    ) -> dict[str, list[Annotation]]:
+        """Reads each split's annotation file with `read(file, images=folder)`; both are found as by `find_file`.
+
+        Args:
+            files: by split, the annotation file and the folder of its images; None for those that are not given.
+            kind: what an annotation file is, for the error that says that it does not exist.
+        """
+        return {
+            split: read(
+                find_file(file, kind, self.data_dir),
+                images=find_file(images, "a folder of images", self.data_dir) if images else None,
+            )
+            for split, (file, images) in files.items()
+            if file
+        }
 
     def make_datasets(self) -> dict[str, Dataset]:
         found = dict(self.found)

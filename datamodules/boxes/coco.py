@@ -9,7 +9,6 @@ from typing import Any
 
 from datamodules.boxes.annotations import Annotation, clean_boxes, image_of_annotation, read_json
 from datamodules.boxes.base import AnnotatedData
-from datamodules.io import find_file
 
 
 def read_coco(path: Path, images: Path | None = None, content: Any = None) -> list[Annotation]:
@@ -80,11 +79,4 @@ class COCO(AnnotatedData):
         super().__init__(**options)
 
     def annotations(self) -> dict[str, list[Annotation]]:
-        return {
-            split: read_coco(
-                find_file(file, "a JSON file of annotations", self.data_dir),
-                images=find_file(images, "a folder of images", self.data_dir) if images else None,
-            )
-            for split, (file, images) in self.files.items()
-            if file
-        }
+        return self.read_files(self.files, "a JSON file of annotations", read_coco)

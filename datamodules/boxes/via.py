@@ -3,12 +3,12 @@
 import json
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datamodules.boxes.annotations import Annotation, clean_boxes, image_of_annotation, read_csv, read_json
 from datamodules.boxes.base import AnnotatedData
-from datamodules.io import find_file
 
 Region = tuple[dict, dict]  # its shape and its attributes, as in the file
 
@@ -118,12 +118,5 @@ class VIA(AnnotatedData):
         super().__init__(**options)
 
     def annotations(self) -> dict[str, list[Annotation]]:
-        return {
-            split: read_via(
-                find_file(file, "a JSON or CSV file of annotations", self.data_dir),
-                images=find_file(images, "a folder of images", self.data_dir) if images else None,
-                attribute=self.attribute,
-            )
-            for split, (file, images) in self.files.items()
-            if file
-        }
+        read = partial(read_via, attribute=self.attribute)
+        return self.read_files(self.files, "a JSON or CSV file of annotations", read)
