@@ -1,5 +1,6 @@
 """The base of all classifiers. B batch, C channels, H height, W width, K classes."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from callbacks.figures.axis import loss_axis
 from datamodules.batches import Labelled
 from zoo.parts.optim.schedules import OneCycle
+from zoo.parts.pretrained import Renames, State, load_weights
 from zoo.system import ScheduleCallable, System
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -60,6 +62,23 @@ class Classifier(System):
         for name in ("loss", "acc"):
             self.add_metric(name)
 
+    @property
+    def backbone(self) -> nn.Module:
+        """All layers of the net but its head: what Lightning's `BackboneFinetuning` freezes at first."""
+        return nn.ModuleList(child for name, child in self.net.named_children() if name != "head")
+
+    def load_weights(
+        self,
+        weights: str | None,
+        model: str,
+        renames: Renames,
+        convert: Callable[[State], State] | None = None,
+    ) -> None:
+        """Starts from weights of a torchvision model; see `load_weights`. None leaves the net as it is."""
+        if weights is not None:
+            load_weights(self.net, weights, model, renames, convert)
+            self.is_initialized = True
+
     def forward(self, image: Tensor) -> Any:
         """(B, C, H, W) -> in training what the net returns; in evaluation logits (B, K), averaged over the views."""
         if self.training:
@@ -93,6 +112,10 @@ class Classifier(System):
         self.log_metric(f"{split}/loss", loss.detach().expand(len(label)))  # one entry a sample: weighs batches
         self.log_metric(f"{split}/acc", share_right(logits, label))
         return {"loss": loss, "logits": logits}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["hyper_parameters"].pop("weights", None)  # the checkpoint has better ones, and needs no file
 
     def predict_step(self, batch: Labelled, batch_idx: int) -> Tensor:
         return self(batch[0])

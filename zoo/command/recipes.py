@@ -23,6 +23,8 @@ class Expect:
         seeds: over how many seeds the result is averaged.
         over_last: over how many last epochs the value of a seed is averaged.
         cost: where the recipe is meant to run.
+        minutes: how long a seed takes there, about; 0 where nobody has said.
+        wanted: its place among the recipes that `zoo reproduce --missing` runs first, counted from 1.
         source: where the target is from, or how it was derived.
         featured: show the recipe in the README's table.
         rung: its place on the ladder of its folder, counted from the bottom; see `zoo.command.ladder`.
@@ -41,6 +43,8 @@ class Expect:
     seeds: int = 1
     over_last: int = 1
     cost: Literal["cpu", "gpu"] = "cpu"
+    minutes: float = 0.0
+    wanted: int | None = None
     source: str = ""
     featured: bool = False
     rung: int | None = None
