@@ -108,7 +108,7 @@ def _classifier(net: nn.Module) -> list[str]:
 
 
 def _check(own: State, found: State, problem: str) -> None:
-    """Raises ValueError if a tensor is missing, left over or of another shape. Counters of batch norm may be missing."""
+    """Raises ValueError if a tensor is missing, left over or of another shape; batch norm may lack its counters."""
     for name in own.keys() | found.keys():
         if name.endswith("num_batches_tracked"):
             continue
