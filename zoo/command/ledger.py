@@ -16,7 +16,7 @@ from zoo.command import recipes
 LEDGER = recipes.ROOT / "results.csv"
 COLUMNS = (
     "recipe", "seed", "metric", "value", "best", "target", "met", "seconds", "tflop", "parameters",
-    "device", "versions", "commit", "date",
+    "device", "versions", "commit", "date", "samples",
 )  # fmt: skip
 
 

@@ -1,19 +1,24 @@
 """Train and test a recipe, compare the result with its target, and add it to the ledger.
 
     zoo reproduce mnist/under-8k --seeds 0 1 2 3 4
+    zoo reproduce --missing --cost gpu --minutes 60 --data FOLDER
 
-Options of the recipe may follow, for a trial; then nothing is added to the ledger. The exit status is 0 if the target
-is met and 1 if it is missed.
+The second form runs all that the ledger lacks, the most wanted first, and starts nothing that does not fit into the
+time left; it can be stopped and started again. Options of the recipe may follow, for a trial; then nothing is added to
+the ledger. The exit status is 0 if the target is met and 1 if it is missed.
 """
 
 import argparse
 import contextlib
+import gc
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +30,101 @@ from lightning.pytorch.loggers import WandbLogger
 
 from zoo.command import ledger, recipes
 from zoo.command.lightning_cli import ZooCLI
+from zoo.command.missing import Clock, missing_runs
 from zoo.command.recipes import Expect
 
 TAKES_OPTIONS = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", type=str, metavar="RECIPE", help="name, or path of a YAML file")
+    parser.add_argument("recipe", type=str, nargs="?", metavar="RECIPE", help="name, or path of a YAML file")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 0, 1, ..., as many as the recipe expects")
+    parser.add_argument("--missing", action="store_true", help="run all recipes and seeds that the ledger lacks")
+    parser.add_argument("--cost", choices=("cpu", "gpu"), help="of which recipes; default: what this machine has")
+    parser.add_argument("--minutes", type=float, help="start no run that would end later; default: no limit")
+    parser.add_argument("--data", metavar="FOLDER", help="the data folder; default $ZOO_DATA, else data")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
+    if (args.recipe is None) != args.missing:
+        raise ValueError(
+            f"{'both a recipe and' if args.missing else 'neither a recipe nor'} --missing is given: expected one of "
+            "them; see `zoo reproduce --help`"
+        )
+    if not args.missing and (args.cost or args.minutes is not None):
+        raise ValueError("--cost and --minutes are given without --missing, to which they belong: add it")
+    if args.missing and args.seeds:
+        raise ValueError(
+            f"--seeds is {args.seeds} beside --missing, which runs the seeds that the ledger lacks: leave it out"
+        )
+    if args.data is not None:
+        if not Path(args.data).is_dir():
+            raise ValueError(f"--data is {args.data}, which is no folder: expected the folder that holds the data sets")
+        os.environ["ZOO_DATA"] = str(Path(args.data).resolve())
     with contextlib.redirect_stdout(sys.stderr):
-        report = reproduce(args.recipe, seeds=args.seeds, options=rest)
+        if args.missing:
+            reports = reproduce_missing(args.cost, minutes=args.minutes, options=rest)
+        else:
+            reports = [reproduce(args.recipe, seeds=args.seeds, options=rest)]
     if args.json:
-        print(json.dumps(report))
+        print(json.dumps(reports if args.missing else reports[0]))
     else:
-        values = ", ".join(f"{value:.4f}" for value in report["values"].values())
-        verdict = "met" if report["met"] else "missed"
-        summary = f"{report['recipe']}: {report['metric']} {report['mean']:.4f} ({values})"
-        print(f"{summary}; {verdict}: {report['target']:g}")
-    return 0 if report["met"] else 1
+        print(*map(verdict, reports), sep="\n")
+    return 0 if all(report["met"] for report in reports) else 1
+
+
+def verdict(report: dict[str, Any]) -> str:
+    """A line on a recipe that was run: its mean, the values of the seeds, and whether its target is met."""
+    if "error" in report:
+        return f"{report['recipe']}: failed: {report['error']}"
+    values = ", ".join(f"{value:.4f}" for value in report["values"].values())
+    met = "met" if report["met"] else "missed"
+    return f"{report['recipe']}: {report['metric']} {report['mean']:.4f} ({values}); {met}: {report['target']:g}"
+
+
+def reproduce_missing(
+    cost: str | None = None, minutes: float | None = None, options: list[str] | None = None
+) -> list[dict[str, Any]]:
+    """Runs the recipes and seeds that the ledger lacks, the most wanted first, and adds a row after each.
+
+    Args:
+        cost: of which recipes, "cpu" or "gpu"; default what this machine has.
+        minutes: no run is started that would end later, by what its recipe says and how long earlier ones took.
+        options: for a trial; with any, nothing is added to the ledger.
+
+    Returns:
+        For each run what `reproduce` returns; for one that failed `recipe`, `met` (false) and `error`.
+
+    Raises:
+        ValueError: if recipes for a GPU are to be run without one.
+    """
+    has_gpu = torch.cuda.is_available()
+    cost = cost or ("gpu" if has_gpu else "cpu")
+    if cost == "gpu" and not has_gpu and not options:
+        raise ValueError(
+            "--cost is gpu, but this machine has no GPU: expected a machine with one; for a trial of two batches of "
+            "each, add --config experiments/_smoke.yaml"
+        )
+    reports, skipped, clock = [], [], Clock(minutes)
+    for one in missing_runs(cost):
+        if not clock.fits(one):
+            skipped.append(one)
+            continue
+        print(f"{one.recipe}, seed {one.seed}: about {one.minutes:g} of {clock.left:.0f} minutes left")
+        began = time.monotonic()
+        try:
+            reports.append(reproduce(one.recipe, seeds=[one.seed], options=options))
+        except Exception as error:  # of any kind: one recipe that fails must not cost the others their turn
+            traceback.print_exc()
+            reports.append({"recipe": one.recipe, "met": False, "error": f"{type(error).__name__}: {error}"})
+        clock.record(one, (time.monotonic() - began) / 60)
+        gc.collect()
+        torch.cuda.empty_cache()
+    if skipped:
+        names = ", ".join(f"{one.recipe} ({one.minutes:g} min)" for one in skipped)
+        print(f"not run, as {clock.left:.1f} minutes are left, or as their recipes say no time: {names}")
+    return reports
 
 
 class Watch(Callback):
@@ -133,6 +211,7 @@ def run_seed(path: Path, expect: Expect, seed: int, options: list[str]) -> dict[
         f"torchvision {torchvision.__version__.split('+')[0]} lightning {lightning.__version__}",
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
+        "samples": cli.flop_counter.samples,
     }
 
 
