@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from datamodules.io import atomic_write
-from zoo.command import ledger, main, recipes
+from zoo.command import ledger, main, recipes, work
 
 INTRODUCTION = """\
 # Results
@@ -20,6 +20,7 @@ and never used for selection. `tflop` is the training work in 10¹² operations 
 optimizer), `seconds` the time of `fit` on that device. An empty result has not been measured yet.
 """
 ALL = ("recipe", "metric", "target", "result", "n", "met", "best", "tflop", "seconds", "parameters", "device")
+WORK = ("recipe", "net", "target", "result", "n", "tflop", "parameters", "samples/s")
 SHORT = ("recipe", "metric", "target", "result", "n", "tflop", "seconds", "parameters")
 
 
@@ -44,6 +45,16 @@ def featured_results() -> str:
     return table(SHORT, [line for line in map(ledger.summarize_recipe, names) if line["result"]])
 
 
+def work_results() -> str:
+    """The recipes that `zoo.command.work` draws, best first."""
+    lines = [
+        ledger.summarize_recipe(point.recipe) | {"net": point.label}
+        for folder in work.folders()
+        for point in work.points(folder)
+    ]
+    return table(WORK, lines)
+
+
 def commands() -> str:
     lines = [{"command": f"`zoo {name}`", "does": text[0].lower() + text[1:]} for name, text in main.verbs().items()]
     return table(("command", "does"), lines)
@@ -58,7 +69,12 @@ def studies() -> str:
     return table(("study", "shows"), lines)
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"results": featured_results, "commands": commands, "studies": studies}
+SECTIONS: dict[str, Callable[[], str]] = {
+    "results": featured_results,
+    "work": work_results,
+    "commands": commands,
+    "studies": studies,
+}
 
 
 def marks(section: str) -> tuple[str, str]:

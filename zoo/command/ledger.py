@@ -25,7 +25,7 @@ def rows() -> list[dict[str, str]]:
     if not LEDGER.is_file():
         return []
     with open(LEDGER, newline="") as file:
-        return list(csv.DictReader(file))
+        return [dict.fromkeys(COLUMNS, "") | row for row in csv.DictReader(file)]  # old files lack the last columns
 
 
 def append(row: dict[str, Any]) -> None:
@@ -64,7 +64,9 @@ def summarize_recipe(recipe: str) -> dict[str, str]:
     done = latest(recipe)
     line = {"recipe": recipe, "metric": expect.metric, "target": str(expect), "cost": expect.cost}
     if not done:
-        return line | dict.fromkeys(("result", "best", "n", "met", "tflop", "seconds", "parameters", "device"), "")
+        return line | dict.fromkeys(
+            ("result", "best", "n", "met", "tflop", "seconds", "samples/s", "parameters", "device"), ""
+        )
     values = [float(row["value"]) for row in done]
     mean = statistics.mean(values)
     # A target is met only by as many seeds as the recipe expects.
@@ -76,6 +78,14 @@ def summarize_recipe(recipe: str) -> dict[str, str]:
         "met": "yes" if met else "no",
         "tflop": f"{statistics.mean(float(row['tflop']) for row in done):.3g}",
         "seconds": f"{statistics.mean(float(row['seconds']) for row in done):.0f}",
+        "samples/s": _rate(done),
         "parameters": f"{int(done[-1]['parameters']):,}".replace(",", " "),
         "device": done[-1]["device"],
     }
+
+
+def _rate(done: list[dict[str, str]]) -> str:
+    """Samples a second of training, of the rows that say how many samples they took."""
+    counted = [row for row in done if row["samples"]]
+    seconds = sum(float(row["seconds"]) for row in counted)
+    return f"{sum(int(row['samples']) for row in counted) / seconds:.0f}" if seconds else ""

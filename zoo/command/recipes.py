@@ -28,7 +28,8 @@ class Expect:
         source: where the target is from, or how it was derived.
         featured: show the recipe in the README's table.
         rung: its place on the ladder of its folder, counted from the bottom; see `zoo.command.ladder`.
-        label: what is new on that rung, in a few words.
+        label: what is new on that rung, in a few words; without a rung, the name of the net in the figure of what
+            training buys, see `zoo.command.work`.
 
     Attributes:
         target: `at_least` or `at_most`.

@@ -109,7 +109,7 @@ def _classifier(net: nn.Module) -> list[str]:
 
 def _check(own: State, found: State, problem: str) -> None:
     """Raises ValueError if a tensor is missing, left over or of another shape; batch norm may lack its counters."""
-    for name in own.keys() | found.keys():
+    for name in own | found:
         if name.endswith("num_batches_tracked"):
             continue
         here, there = (tuple(state[name].shape) if name in state else None for state in (own, found))

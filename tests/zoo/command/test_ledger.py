@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from datamodules import io
-from zoo.command import documents, ladder, ledger, recipes
+from zoo.command import documents, ladder, ledger, recipes, work
 from zoo.command.main import main
 
 ROW = dict.fromkeys(ledger.COLUMNS, "1") | {"metric": "test/acc"}
@@ -162,6 +162,36 @@ def test_the_ladder_is_drawn_from_the_ledger(own_recipes, capfd):
     assert any("10.0" in text.get_text() for text in axes.texts)
     assert ladder.publish() == [recipes.ROOT.parent / "docs" / "ladder_rungs.png"]
     assert ladder.publish()[0].is_file()
+
+
+def test_what_training_buys_is_drawn_from_the_ledger(own_recipes):
+    """A recipe with a label and no rung is a point, if it has a result; its marker's area follows the parameters."""
+    own_recipes(
+        large={"label": "large net"}, small={"label": "small net"}, rung={"label": "a rung", "rung": 1}, other={}
+    )
+    for name, value, tflop, parameters in (("large", 0.8, 50, 400), ("small", 0.9, 20, 100), ("rung", 0.5, 1, 1)):
+        row = {"recipe": f"rungs/{name}", "value": value, "tflop": tflop, "parameters": parameters}
+        ledger.append(ROW | row | {"samples": 60, "seconds": 20})
+    assert work.folders() == ["rungs"]
+    (axes,) = work.draw("rungs").axes
+    drawn = [(*marker.get_offsets()[0], marker.get_sizes()[0]) for marker in axes.collections]
+    assert drawn == [pytest.approx((20, 90, work.LARGEST / 4)), pytest.approx((50, 80, work.LARGEST))]
+    assert [("small net" in text.get_text(), "large net" in text.get_text()) for text in axes.texts] == [
+        (True, False),
+        (False, True),
+    ]
+    assert re.findall(r"\| rungs/(\w+) \| (.+?) \|.* (\S+) \|\n?", documents.work_results()) == [
+        ("small", "small net", "3"),
+        ("large", "large net", "3"),
+    ]
+    assert work.publish() == [recipes.ROOT.parent / "docs" / "work_rungs.png"]
+
+
+def test_a_ledger_without_the_newest_columns_is_read_and_appended_to(here):
+    old = ledger.COLUMNS[:-1]
+    ledger.LEDGER.write_text(",".join(old) + "\n" + ",".join("1" for _ in old) + "\n")
+    ledger.append(ROW)
+    assert [row["samples"] for row in ledger.rows()] == ["", "1"]
 
 
 def test_every_recipe_of_fashion_mnist_has_a_rung_of_its_own_and_a_label():

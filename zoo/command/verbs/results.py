@@ -1,4 +1,4 @@
-"""Write RESULTS.md, the README's table and the figures of the ladders from the ledger.
+"""Write RESULTS.md, the README's table and the figures of ladders and work from the ledger.
 
     zoo results
 
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    from zoo.command import documents, ladder  # draws, and so imports matplotlib
+    from zoo.command import documents, ladder, work  # they draw, and so import matplotlib
 
-    print(*documents.publish(), *ladder.publish(), sep="\n")
+    print(*documents.publish(), *ladder.publish(), *work.publish(), sep="\n")
     return 0
