@@ -97,7 +97,7 @@ CASES = {
     ),
     "ResNet18": Case({"width": 8}, images(3, 32)),
     "ViT": Case({"dim": 48, "num_layers": 2, "num_heads": 2}, images(3, 32)),
-    "InceptionV1": Case({"width": 0.1}, images(3, 32)),
+    "GoogLeNet": Case({"width": 0.1}, images(3, 32)),
 }
 
 

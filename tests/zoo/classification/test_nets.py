@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
-from zoo.classification.inception import InceptionV1, InceptionV1Net
+from zoo.classification.googlenet import GoogLeNet
 from zoo.classification.mnist_compact import Under8K
 from zoo.classification.plain_conv import PlainConv
 from zoo.classification.resnet import ResNet, ResNet18
@@ -119,71 +119,7 @@ def test_vit_interpolates_positions_without_changing_a_smooth_field():
     assert maps[2:-2, 2:-2, 1].diff(dim=1).mean().item() == pytest.approx(0.5, abs=0.1)
 
 
-def inception_state(theirs: nn.Module) -> dict[str, torch.Tensor]:
-    """torchvision's weights under our names. Its third branch has 3x3 convolutions, here the center of 5x5 ones."""
-    state = theirs.state_dict()
-    layers = {"stem.0": "conv1", "stem.2": "conv2", "stem.3": "conv3"}
-    places = {
-        "3a": "0.0",
-        "3b": "0.1",
-        "4a": "1.1",
-        "4b": "2.0",
-        "4c": "2.1",
-        "4d": "2.2",
-        "4e": "3.0",
-        "5a": "4.1",
-        "5b": "4.2",
-    }
-    for name, place in places.items():
-        ours, other = f"stages.{place}", f"inception{name}"
-        layers |= {f"{ours}.branch1": f"{other}.branch1", f"{ours}.pool.1": f"{other}.branch4.1"}
-        layers |= {f"{ours}.branch{size}.{i}": f"{other}.branch{b}.{i}" for size, b in ((3, 2), (5, 3)) for i in (0, 1)}
-    found = {f"head.3.{kind}": state[f"fc.{kind}"] for kind in ("weight", "bias")}
-    for ours, other in layers.items():
-        weight = state[f"{other}.conv.weight"]
-        found[f"{ours}.0.weight"] = nn.functional.pad(weight, (1,) * 4) if ".branch5.1" in ours else weight
-        for kind in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
-            found[f"{ours}.1.{kind}"] = state[f"{other}.bn.{kind}"]
-    return found
-
-
-def test_inception_v1_equals_torchvisions_where_its_branches_are_as_large():
-    """torchvision's eps and its pooling with rounded-up borders are set here; the paper's net has 5x5 convolutions."""
-    torch.manual_seed(0)
-    theirs = torchvision.models.googlenet(num_classes=7, aux_logits=False, init_weights=False, transform_input=False)
-    ours = InceptionV1Net(7, small_images=False, auxiliary=False)
-    x = torch.randn(2, 3, 97, 97)
-    theirs.train()(x)  # so that the running statistics are not those of the start
-    for net in (theirs, ours):
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eps = 1e-3
-    for module in theirs.modules():
-        if isinstance(module, nn.MaxPool2d) and module.stride == 2:
-            module.kernel_size, module.padding, module.ceil_mode = 3, 1, False
-    ours.load_state_dict(inception_state(theirs))
-    with torch.no_grad():
-        torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), atol=1e-4, rtol=1e-4)
-
-
-def test_inception_v1_has_the_channels_of_table_1_and_heads_in_training_only():
-    net = InceptionV1Net(10, width=1.0)
-    x = torch.randn(2, 3, 32, 32)
-    main, first, second = net(x)
-    assert main.shape == first.shape == second.shape == (2, 10)
-    assert net.head[-1].in_features == 1024
-    assert [head.layers[1][0].in_channels for head in net.auxiliary] == [512, 528]
-    assert isinstance(net.eval()(x), torch.Tensor)
-
-
-def test_a_factorized_inception_net_has_no_convolution_larger_than_3x3():
-    plain, factorized = (InceptionV1Net(10, width=0.25, factorized=flag) for flag in (False, True))
-    sizes = [{m.kernel_size for m in net.stages.modules() if isinstance(m, nn.Conv2d)} for net in (plain, factorized)]
-    assert sizes == [{(1, 1), (3, 3), (5, 5)}, {(1, 1), (3, 3)}]
-    assert factorized.eval()(torch.randn(2, 3, 32, 32)).shape == (2, 10)
-
-
-@pytest.mark.parametrize("system", [PlainConv, ResNetMini, Under8K, ResNet18, ViT, InceptionV1])
+@pytest.mark.parametrize("system", [PlainConv, ResNetMini, Under8K, ResNet18, ViT, GoogLeNet])
 def test_the_cam_target_has_maps_large_enough_to_look_at(system):
     channels = inspect.signature(system).parameters["in_channels"].default
     model, maps = system().eval(), []
