@@ -9,17 +9,31 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from zoo.classification.base import Classifier
-from zoo.parts.attention import Block
+from zoo.parts.attention import Block, initialize_deit, rising_stochastic_depth
 from zoo.parts.norms import NormCallable
 from zoo.parts.optim.adamw import AdamW
+from zoo.parts.patches import PatchProjection, patch_grid, resize_positions
+from zoo.parts.pretrained import State
 
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)  # the eps of the paper's code, and torchvision's
 ADAMW = partial(AdamW, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05)
+RENAMES = (  # torchvision's names; its first release called the two layers of a block linear_1 and linear_2
+    ("^class_token$", "stem.cls_token"),
+    ("^encoder.pos_embedding$", "stem.position"),
+    ("^conv_proj", "stem.project"),
+    ("^encoder.layers.encoder_layer_", "blocks."),
+    ("self_attention", "attention"),
+    ("out_proj", "out"),
+    ("[.]ln_([12])", r".norm\1"),
+    ("[.]mlp[.](3|linear_2)", ".mlp.2"),
+    ("[.]mlp[.]linear_1", ".mlp.0"),
+    ("^encoder.ln", "norm"),
+    ("^heads.head", "head"),
+)
 
 
 class ViTNet(nn.Module):
@@ -36,16 +50,14 @@ class ViTNet(nn.Module):
         num_heads: of each attention.
         mlp_ratio: width between the two layers of a block, over D.
         dropout: of embeddings, attention weights and branches.
+        stochastic_depth: probability that a branch of the last block is left out in training; it rises linearly from 0
+            at the first.
         norm: makes a norm from D.
 
     Shape: (B, C, H, W) -> (B, K).
 
     Raises:
         ValueError: if an image's sides are not multiples of P.
-
-    >>> net = ViTNet(num_classes=1000, image_size=224, patch_size=16, dim=768, num_layers=12, num_heads=12)
-    >>> sum(p.numel() for p in net.parameters())  # of ViT-B/16
-    86567656
     """
 
     extras = ("norm",)
@@ -61,17 +73,19 @@ class ViTNet(nn.Module):
         num_heads: int = 3,
         mlp_ratio: int = 4,
         dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
         norm: NormCallable = LAYER_NORM,
     ) -> None:
         super().__init__()
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.stem = PatchEmbedding(in_channels, (height, width), patch_size, dim, dropout)
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.stem = PatchEmbedding(in_channels, size, patch_size, dim, dropout)
         self.blocks = nn.ModuleList(
-            Block(dim, num_heads, dropout=dropout, norm=norm, expand=mlp_ratio) for _ in range(num_layers)
+            Block(dim, num_heads, dropout=dropout, norm=norm, expand=mlp_ratio, stochastic_depth=share)
+            for share in rising_stochastic_depth(stochastic_depth, num_layers)
         )
         self.norm = norm(dim)
         self.head = nn.Linear(dim, num_classes)
-        self.apply(_initialize)
+        initialize_deit(self)
 
     @property
     def cam_target(self) -> nn.Module:
@@ -90,7 +104,7 @@ class ViTNet(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """A linear projection of each patch, written as a convolution, with the class token in front and positions added.
+    """A projection of each patch, with the class token in front and learned positions added.
 
     Attributes:
         grid: rows and columns of patches in the images of the last call.
@@ -98,46 +112,24 @@ class PatchEmbedding(nn.Module):
     Shape: (B, C, H, W) -> (B, 1 + T, D).
     """
 
-    def __init__(
-        self, in_channels: int, image_size: tuple[int, int], patch_size: int, dim: int, dropout: float
-    ) -> None:
+    def __init__(self, in_channels: int, size: tuple[int, int], patch_size: int, dim: int, dropout: float) -> None:
         super().__init__()
-        self.patch_size = patch_size
-        self.grid = self.learned_grid = self._grid(*image_size)
-        self.project = nn.Conv2d(in_channels, dim, patch_size, stride=patch_size)
+        self.grid = self.learned_grid = patch_grid(*size, patch_size)
+        self.project = PatchProjection(in_channels, dim, patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.position = nn.Parameter(0.02 * torch.randn(1, 1 + self.grid[0] * self.grid[1], dim))
         self.drop = nn.Dropout(dropout)
 
-    def _grid(self, height: int, width: int) -> tuple[int, int]:
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f"the images are {width} x {height} pixels: expected multiples of the patch size {self.patch_size}; "
-                "choose another image_size or patch_size"
-            )
-        return height // self.patch_size, width // self.patch_size
-
     def forward(self, x: Tensor) -> Tensor:
-        self.grid = self._grid(*x.shape[2:])
-        patches = self.project(x).flatten(2).transpose(1, 2)  # (B, T, D)
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), patches], 1)
+        maps = self.project(x)
+        self.grid = maps.shape[2], maps.shape[3]
+        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), maps.flatten(2).transpose(1, 2)], 1)
         return self.drop(tokens + self._positions())
 
     def _positions(self) -> Tensor:
-        if self.grid == self.learned_grid:
-            return self.position
         of_class, of_patches = self.position[:, :1], self.position[:, 1:]
-        maps = of_patches.transpose(1, 2).unflatten(2, self.learned_grid)
-        maps = F.interpolate(maps, self.grid, mode="bicubic", align_corners=False)
+        maps = resize_positions(of_patches.transpose(1, 2).unflatten(2, self.learned_grid), self.grid)
         return torch.cat([of_class, maps.flatten(2).transpose(1, 2)], 1)
-
-
-def _initialize(module: nn.Module) -> None:
-    """Normal weights of standard deviation 0.02, biases 0, as in Touvron et al. 2021, "DeiT"."""
-    if isinstance(module, (nn.Linear, nn.Conv2d)):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 class ViT(Classifier):
@@ -158,11 +150,51 @@ class ViT(Classifier):
         num_heads: int = 3,
         mlp_ratio: int = 4,
         dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
         optimizer: OptimizerCallable = ADAMW,
         **task_options: Any,
     ) -> None:
         net = ViTNet(
             num_classes, in_channels, image_size=image_size, patch_size=patch_size, dim=dim, num_layers=num_layers,
-            num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout,
+            num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout, stochastic_depth=stochastic_depth,
         )  # fmt: skip
         super().__init__(net, num_classes, optimizer=optimizer, **task_options)
+
+
+class ViTB16(ViT):
+    """ViT-B/16 (table 1), for images of 224 px and other multiples of 16; 86 567 656 parameters with 1000 classes.
+
+    Args:
+        weights: of torchvision's vit_b_16 to start from, see `load_weights`; None for random ones.
+        options: see `ViT`. Other sizes give other nets, such as ViT-L/16 with dim 1024, 24 layers and 16 heads.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        image_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        dim: int = 768,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        weights: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            num_classes, in_channels, image_size=image_size, patch_size=patch_size, dim=dim, num_layers=num_layers,
+            num_heads=num_heads, **options,
+        )  # fmt: skip
+        self.load_weights(weights, "vit_b_16", RENAMES, split_projections)
+
+
+def split_projections(state: State) -> State:
+    """torchvision's weights with the projection to queries, keys and values, (3 D, ...) there, as three."""
+    found: State = {}
+    for name, tensor in state.items():
+        if "in_proj_" in name:
+            parts = zip(("query", "key", "value"), tensor.chunk(3), strict=True)
+            found |= {name.replace("in_proj_", f"{part}."): value for part, value in parts}
+        else:
+            found[name] = tensor
+    return found

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 
 def attention(
@@ -101,6 +102,7 @@ class MultiHeadAttention(nn.Module):
         bias: of the four projections.
         dropout: of the weights, in training.
         fused: see `attention`.
+        qkv_bias: of the projections to queries, keys and values; None for the same as `bias`.
 
     Shape: (B, T, D) -> (B, T, D).
 
@@ -121,6 +123,7 @@ class MultiHeadAttention(nn.Module):
         bias: bool = True,
         dropout: float = 0.0,
         fused: bool = True,
+        qkv_bias: bool | None = None,
     ) -> None:
         super().__init__()
         if dim % num_heads or (rotary and dim // num_heads % 2):
@@ -129,7 +132,9 @@ class MultiHeadAttention(nn.Module):
                 f"change one, such as dim={2 * num_heads * max(1, round(dim / num_heads / 2))}"
             )
         self.num_heads, self.causal, self.rotary, self.dropout, self.fused = num_heads, causal, rotary, dropout, fused
-        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim, bias=bias) for _ in range(4))
+        qkv_bias = bias if qkv_bias is None else qkv_bias
+        self.query, self.key, self.value = (nn.Linear(dim, dim, bias=qkv_bias) for _ in range(3))
+        self.out = nn.Linear(dim, dim, bias=bias)
 
     def forward(
         self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None, cache: Cache | None = None
@@ -165,11 +170,13 @@ class Block(nn.Module):
 
     Args:
         dim: D.
-        num_heads, causal, rotary, bias, dropout, fused: see `MultiHeadAttention`; bias is also that of the two
-            layers, dropout also that of the two branches.
+        num_heads, causal, rotary, bias, dropout, fused, qkv_bias: see `MultiHeadAttention`; bias is also that of the
+            two layers, dropout also that of the two branches.
         norm: makes a norm of D channels.
         act: makes the activation between the two layers.
         expand: their inner width as a multiple of D.
+        stochastic_depth: probability with which a branch is left out for a sample in training; Huang et al. 2016,
+            "Deep Networks with Stochastic Depth", section 3.
 
     Shape: (B, T, D) -> (B, T, D).
     """
@@ -186,23 +193,35 @@ class Block(nn.Module):
         norm: Callable[[int], nn.Module] = nn.LayerNorm,
         act: Callable[[], nn.Module] = nn.GELU,
         expand: int = 4,
+        qkv_bias: bool | None = None,
+        stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm1, self.norm2 = norm(dim), norm(dim)
         self.attention = MultiHeadAttention(
-            dim, num_heads, causal=causal, rotary=rotary, bias=bias, dropout=dropout, fused=fused
+            dim, num_heads, causal=causal, rotary=rotary, bias=bias, dropout=dropout, fused=fused, qkv_bias=qkv_bias
         )
         self.mlp = nn.Sequential(nn.Linear(dim, expand * dim, bias), act(), nn.Linear(expand * dim, dim, bias))
         self.drop = nn.Dropout(dropout)
+        self.stochastic_depth = StochasticDepth(stochastic_depth, "row")
 
     def forward(self, x: Tensor, mask: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         """mask, cache: see `MultiHeadAttention`."""
-        x = x + self.drop(self.attention(self.norm1(x), mask=mask, cache=cache))
-        return x + self.drop(self.mlp(self.norm2(x)))
+        x = x + self.stochastic_depth(self.drop(self.attention(self.norm1(x), mask=mask, cache=cache)))
+        return x + self.stochastic_depth(self.drop(self.mlp(self.norm2(x))))
 
     def last_layers(self) -> tuple[nn.Module, nn.Module]:
         """The last layers of the two branches, whose outputs are added to the residual stream."""
         return self.attention.out, self.mlp[-1]
+
+
+def rising_stochastic_depth(last: float, num_layers: int) -> list[float]:
+    """The probabilities of stochastic depth of all blocks: from 0 at the first linearly to `last` (section 3 there).
+
+    >>> rising_stochastic_depth(0.5, 3)
+    [0.0, 0.25, 0.5]
+    """
+    return [last * i / max(1, num_layers - 1) for i in range(num_layers)]
 
 
 def initialize_gpt2(net: nn.Module) -> None:
@@ -227,3 +246,16 @@ def initialize_gpt2(net: nn.Module) -> None:
         for block in blocks:
             for layer in block.last_layers():
                 layer.weight /= (2 * len(blocks)) ** 0.5
+
+
+def initialize_deit(net: nn.Module) -> None:
+    """Initializes all linear layers and convolutions as those of vision transformers are, in place.
+
+    Weights are normal with standard deviation 0.02, biases 0: Touvron et al. 2021, "Training Data-Efficient Image
+    Transformers", section 6.
+    """
+    for module in net.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
