@@ -1,6 +1,6 @@
 """The base classes of the datamodules whose batches have images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules import files
-from datamodules.augment.images import Augmentation
+from datamodules.augment.corruptions import KINDS, corrupt
+from datamodules.augment.images import Augmentation, constant
 from datamodules.base import Data, hold_out
-from datamodules.loader import InMemory
+from datamodules.loader import InMemory, num_samples
 
 
 class ImageData(Data):
@@ -24,12 +25,18 @@ class ImageData(Data):
         val_size: images taken out of train for validation; 0 trains on all and validates on none.
         augment: augmentations of training batches on the device, in this order.
         mean, std: statistics to normalize with instead of the data set's own; (0,) and (1,) leave 0..1 as it is.
+        on_device: move a data set that is held in memory to the Trainer's device once, instead of batch by batch, if
+            there is memory for it. Batches and their order are the same.
         options: see `Data`.
 
     Attributes:
         mean, std: per channel, of images in 0..1.
         classes: names of the classes, in the order of the labels.
         image_shape: (C, H, W).
+
+    Raises:
+        ValueError: in `setup`, if labels are not those of the classes, an augmentation is not made for the batches, or
+            the data set cannot be moved to a device.
     """
 
     mean: tuple[float, ...]
@@ -44,10 +51,11 @@ class ImageData(Data):
         augment: list[Augmentation] | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        on_device: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.val_size, self.augment = val_size, list(augment or ())
+        self.val_size, self.augment, self.on_device = val_size, list(augment or ()), on_device
         if mean is not None:
             self.mean = tuple(mean)
         if std is not None:
@@ -61,9 +69,52 @@ class ImageData(Data):
     def num_classes(self) -> int:
         return len(self.classes)
 
+    @property
+    def corruptions(self) -> tuple[str, ...]:
+        """The kinds of corruption that `corrupted` knows."""
+        return tuple(KINDS)
+
     def metadata(self) -> dict[str, Any]:
         known = ("classes", "mean", "std", "image_shape")
         return {name: list(getattr(self, name)) for name in known if hasattr(self, name)}
+
+    def setup(self, stage: str) -> None:
+        if self.datasets:
+            return
+        super().setup(stage)
+        # Once and on the host: an accelerator would have to be waited for in each step.
+        classes = len(self.classes) if hasattr(self, "classes") else None
+        for split, dataset in self.datasets.items():
+            if isinstance(dataset, InMemory) and classes is not None:
+                _check_labels(dataset.labels, classes, f"{split} of {type(self).__name__}")
+        if "train" in self.datasets and num_samples(self.datasets["train"]):
+            for augmentation in getattr(self, "augment", ()):
+                augmentation.check(self.samples_of("train", [0]), classes)
+        if self.on_device:
+            self.datasets = {split: self._on_device(dataset) for split, dataset in self.datasets.items()}
+
+    def samples_of(self, split: str, indices: Sequence[int]) -> Any:
+        """Some samples of a split as a batch, as the loader yields it."""
+        dataset = self.datasets[split]
+        if hasattr(dataset, "__getitems__"):
+            return dataset.__getitems__(torch.as_tensor(indices))
+        return self.loader_options()["collate"]([dataset[i] for i in indices])
+
+    def corrupted(self, batch: Any, kind: str, severity: int, seed: int = 0) -> Any:
+        """A batch with uint8 images, such as `samples_of` returns, with its images corrupted.
+
+        Args:
+            kind, severity, seed: see `datamodules.augment.corruptions.corrupt`.
+        """
+        return batch._replace(image=corrupt(batch.image.cpu(), kind, severity, seed))
+
+    def _on_device(self, dataset: Dataset) -> Dataset:
+        if not isinstance(dataset, InMemory):
+            raise ValueError(
+                f"on_device is true, but the data of {type(self).__name__} are {type(dataset).__name__}: expected "
+                "images and labels held in memory; leave out on_device"
+            )
+        return dataset.to(self.trainer.strategy.root_device) if self.trainer is not None else dataset
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """A batch (a NamedTuple with an `image`) from uint8 to normalized, in training augmented."""
@@ -79,13 +130,27 @@ class ImageData(Data):
 
     def normalize(self, image: Tensor) -> Tensor:
         """(..., C, H, W) in 0..1 -> mean 0 and standard deviation 1 over the training set."""
-        mean, std = (image.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
+        mean, std = (constant(tuple(v), image)[:, None, None] for v in (self.mean, self.std))
         return (image - mean) / std
 
     def denormalize(self, image: Tensor) -> Tensor:
         """The inverse of `normalize`, clipped to 0..1."""
-        mean, std = (image.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
+        mean, std = (constant(tuple(v), image)[:, None, None] for v in (self.mean, self.std))
         return (image * std + mean).clamp(0, 1)
+
+
+def _check_labels(label: Tensor, classes: int, where: str) -> None:
+    """Raises ValueError unless labels (N,) int64 or (N, K) are those of so many classes."""
+    if label.ndim == 2 and label.shape[1] != classes:
+        raise ValueError(
+            f"{where} has labels of {label.shape[1]} shares, but there are {classes} classes: expected as many; "
+            "correct the labels or `classes`"
+        )
+    if label.ndim == 1 and len(label) and not 0 <= label.min() <= label.max() < classes:
+        raise ValueError(
+            f"{where} has labels of {label.min()} to {label.max()}, but there are {classes} classes: expected 0 to "
+            f"{classes - 1}; correct the labels or `classes`"
+        )
 
 
 class TorchvisionImages(ImageData):

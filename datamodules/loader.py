@@ -19,10 +19,21 @@ class InMemory(Dataset):
     Args:
         images: (N, C, H, W) uint8.
         labels: (N,) int64.
+
+    Attributes:
+        device: where the tensors are; batches are there, too.
     """
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images, self.labels = images, labels
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    def to(self, device: torch.device) -> "InMemory":
+        """The same data set on another device; itself if it is there."""
+        return self if device == self.device else InMemory(self.images.to(device), self.labels.to(device))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -123,11 +134,12 @@ class Loader:
         return min(fewest, -(-most // self.batch_size))
 
     def batches(self) -> list[Tensor]:
-        """The sample indices of each batch of this rank in this epoch."""
-        n = num_samples(self.dataset)
+        """The sample indices of each batch of this rank in this epoch, on the device of the data set if it has one."""
+        n, device = num_samples(self.dataset), getattr(self.dataset, "device", "cpu")
         if not self.shuffle:
-            return list(torch.arange(self.rank, n, self.world_size).tensor_split(len(self)))
-        order = torch.randperm(n, generator=self._seeded(torch.Generator(), self.epoch))
+            return list(torch.arange(self.rank, n, self.world_size, device=device).tensor_split(len(self)))
+        # Drawn on the host, so that the order is the same on every device, and moved once, not in each step.
+        order = torch.randperm(n, generator=self._seeded(torch.Generator(), self.epoch)).to(device, non_blocking=True)
         size = min(self.batch_size, n // self.world_size) * self.world_size
         return [order[i * size : (i + 1) * size][self.rank :: self.world_size] for i in range(len(self))]
 

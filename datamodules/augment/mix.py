@@ -4,9 +4,9 @@ After one of these the labels are (B, K) float32 instead of (B,) int64.
 """
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.augment.images import Augmentation
@@ -14,12 +14,12 @@ from datamodules.batches import Labelled
 
 
 class MixAugmentation(Augmentation):
-    """Base class: mixes each sample with a random sample of the same batch.
+    """Base class: mixes the images of a batch with each other, and their labels in the same shares.
 
     Args:
         num_classes: K.
-        alpha: parameter of the distribution Beta(alpha, alpha) of the first sample's share; 1 is uniform, a small
-            value makes most shares almost 0 or 1.
+        alpha: parameter of the distribution Beta(alpha, alpha) of the shares; 1 is uniform, a small value makes most
+            shares almost 0 or 1.
         p: probability that a batch is mixed. The labels of the others become shares too.
 
     Raises:
@@ -34,27 +34,30 @@ class MixAugmentation(Augmentation):
         self.num_classes, self.alpha, self.p = num_classes, alpha, p
 
     @abstractmethod
-    def mix(self, image: Tensor, partner: Tensor, share: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Mixes images (B, C, H, W) with their partners.
-
-        Args:
-            share: (B,) in 0..1, the intended share of the first image.
-
-        Returns:
-            The mixed images, and the actual share (B,) of the first image.
-        """
+    def mix(self, image: Tensor, label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Mixes images (B, C, H, W), and their labels (B, K) in the same shares."""
 
     def __call__(self, batch: Labelled, generator: torch.Generator) -> Labelled:
-        image, label, device = batch.image, self.shares(batch.label), batch.image.device
-        partner = torch.randperm(len(image), generator=generator, device=device)
-        share = beta(self.alpha, len(image), generator, device)
-        is_mixed = torch.rand((), generator=generator, device=device) < self.p
-        mixed, share = self.mix(image, image[partner], share, generator)
-        share = torch.where(is_mixed, share, 1.0)[:, None]
+        image, label = batch.image, self.shares(batch.label)
+        mixed_image, mixed_label = self.mix(image, label, generator)
+        is_mixed = torch.rand((), generator=generator, device=image.device) < self.p
         return batch._replace(
-            image=torch.where(is_mixed, mixed, image),
-            label=torch.lerp(label[partner], label, share),
+            image=torch.where(is_mixed, mixed_image, image), label=torch.where(is_mixed, mixed_label, label)
         )
+
+    def check(self, batch: Any, num_classes: int | None) -> None:
+        name = type(self).__name__
+        if not isinstance(batch, Labelled):
+            raise ValueError(
+                f"{name} mixes images and their classes, but the batches are {type(batch).__name__}: expected "
+                f"Labelled; leave {name} out of `augment`"
+            )
+        self.shares(batch.label)
+        if num_classes not in (None, self.num_classes):
+            raise ValueError(
+                f"num_classes of {name} is {self.num_classes}, but the data have {num_classes} classes: "
+                f"expected the same number; set it to {num_classes}"
+            )
 
     def shares(self, label: Tensor) -> Tensor:
         """Labels (B,) int64 or (B, K) of any floating type -> (B, K) float32.
@@ -69,26 +72,47 @@ class MixAugmentation(Augmentation):
                 f"labels have the shape {tuple(label.shape)} and num_classes is {self.num_classes}: expected (B,) or "
                 f"(B, {self.num_classes}); set num_classes to the number of classes of the data"
             )
-        # Checked here, as `one_hot` on an accelerator would stop the process with a failed assertion.
-        if not ((label >= 0) & (label < self.num_classes)).all():
+        # Not on an accelerator, which would have to be waited for in each step: there the datamodule has checked them.
+        if label.device.type == "cpu" and not ((label >= 0) & (label < self.num_classes)).all():
             raise ValueError(
                 f"labels are {label.min()} to {label.max()} and num_classes is {self.num_classes}: expected labels of "
                 f"0 to {self.num_classes - 1}; set num_classes to the number of classes of the data"
             )
-        return F.one_hot(label, self.num_classes).float()
+        return (label[:, None] == torch.arange(self.num_classes, device=label.device)).float()
 
 
-class Mixup(MixAugmentation):
+class MixOfTwo(MixAugmentation):
+    """Base class: mixes each sample with a random sample of the same batch; see `MixAugmentation`."""
+
+    @abstractmethod
+    def pair(self, image: Tensor, partner: Tensor, share: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Mixes images (B, C, H, W) with their partners.
+
+        Args:
+            share: (B,) in 0..1, the intended share of the first image.
+
+        Returns:
+            The mixed images, and the actual share (B,) of the first image.
+        """
+
+    def mix(self, image: Tensor, label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        partner = torch.randperm(len(image), generator=generator, device=image.device)
+        share = beta(self.alpha, len(image), generator, image.device)
+        mixed, share = self.pair(image, image[partner], share, generator)
+        return mixed, torch.lerp(label[partner], label, share[:, None])
+
+
+class Mixup(MixOfTwo):
     """Weighted means of two images and of their labels: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization".
 
     Differs from the paper's code, and from torchvision's `MixUp`, in a separate share for each sample.
     """
 
-    def mix(self, image: Tensor, partner: Tensor, share: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def pair(self, image: Tensor, partner: Tensor, share: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return torch.lerp(partner, image, share.to(image.dtype)[:, None, None, None]), share
 
 
-class CutMix(MixAugmentation):
+class CutMix(MixOfTwo):
     """A rectangle of one image pasted into another, labels by area: Yun et al. 2019, "CutMix", section 3.1.
 
     The center of the rectangle is uniform over the image, and the part outside the image is clipped, so that the
@@ -97,7 +121,7 @@ class CutMix(MixAugmentation):
     Differs from the paper's code, and from torchvision's `CutMix`, in a separate rectangle for each sample.
     """
 
-    def mix(self, image: Tensor, partner: Tensor, share: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def pair(self, image: Tensor, partner: Tensor, share: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         B, _, H, W = image.shape
         center = torch.rand(2, B, generator=generator, device=image.device)
         half = (1 - share).sqrt() / 2
@@ -110,6 +134,61 @@ class CutMix(MixAugmentation):
 
         pasted = inside(H, center[0])[:, :, None] & inside(W, center[1])[:, None, :]  # (B, H, W)
         return torch.where(pasted[:, None], partner, image), 1 - pasted.float().mean((1, 2))
+
+
+class RICAP(MixAugmentation):
+    """Parts of four images patched together, labels by area: Takahashi, Matsubara and Uehara 2018, "RICAP".
+
+    "Data Augmentation using Random Image Cropping and Patching for Deep CNNs", section 3: the point where the four
+    parts meet is drawn from Beta(alpha, alpha) on each axis, and each part is cut out of its image at any place.
+
+    Differs from the paper's code in a separate point and separate places for each sample.
+
+    Args:
+        num_classes, p: see `MixAugmentation`.
+        alpha: of the distribution; the paper's beta, which was best at 0.3 (section 4.1).
+    """
+
+    def __init__(self, num_classes: int, alpha: float = 0.3, p: float = 1.0) -> None:
+        super().__init__(num_classes, alpha=alpha, p=p)
+
+    def mix(self, image: Tensor, label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        (B, C, H, W), device = image.shape, image.device
+        others = [torch.randperm(B, generator=generator, device=device) for _ in range(3)]
+        source = torch.stack([torch.arange(B, device=device), *others], 1)  # (B, 4), the images of the parts
+        lower, tall, down = self._axis(H, (0, 0, 1, 1), B, generator, device)
+        right, wide, along = self._axis(W, (0, 1, 0, 1), B, generator, device)
+        part = 2 * lower[:, :, None] + right[:, None, :]  # (B, H, W): 0 upper left, 1 upper right, 2 and 3 below
+
+        def of_part(values: Tensor) -> Tensor:
+            return values.gather(1, part.flatten(1)).view_as(part)[:, None]  # (B, 4) -> (B, 1, H, W)
+
+        row = torch.arange(H, device=device)[:, None] + of_part(down)
+        column = torch.arange(W, device=device) + of_part(along)
+        channel = torch.arange(C, device=device)[:, None, None]
+        shares = (tall * wide).float() / (H * W)
+        return image[of_part(source), channel, row, column], (shares[:, :, None] * label[source]).sum(1)
+
+    def _axis(
+        self, length: int, halves: tuple[int, ...], B: int, generator: torch.Generator, device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Divides one axis in two.
+
+        Args:
+            length: in pixels.
+            halves: which of the two each of the four parts is in.
+
+        Returns:
+            (B, length) 1 from the border on, else 0; and of the four parts (B, 4) their lengths, and how many pixels
+            further on in its image lies what is shown at a pixel.
+        """
+        border = (beta(self.alpha, B, generator, device) * length).round().long()[:, None]
+        behind = (torch.arange(length, device=device) >= border).long()
+        starts, sizes = torch.cat([0 * border, border], 1), torch.cat([border, length - border], 1)
+        start, size = (torch.stack([each[:, half] for half in halves], 1) for each in (starts, sizes))
+        room = length - size
+        draw = torch.rand(B, 4, generator=generator, device=device) * (room + 1)
+        return behind, size, torch.minimum(draw.long(), room) - start
 
 
 def beta(alpha: float, count: int, generator: torch.Generator, device: torch.device) -> Tensor:

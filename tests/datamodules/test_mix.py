@@ -1,4 +1,4 @@
-"""Mixup and CutMix: each result is reconstructed from two samples of the batch, and the shares from the labels."""
+"""Mixup, CutMix and RICAP: each result is reconstructed from samples of the batch, and the shares from the labels."""
 
 import pytest
 import torch
@@ -6,12 +6,14 @@ from scipy import stats
 from torch.nn.functional import one_hot
 
 from datamodules.augment.images import Flip
-from datamodules.augment.mix import CutMix, MixAugmentation, Mixup, beta
+from datamodules.augment.mix import RICAP, CutMix, MixAugmentation, Mixup, beta
 from datamodules.batches import Labelled
+from datamodules.boxes.shapes import Shapes
 from helpers import Synthetic, fingerprint_of_global_randomness, record
 
 B, K, H, W = 24, 30, 9, 13  # K > B: each sample has its own class, so the labels identify the two that are mixed
-KINDS = pytest.mark.parametrize("kind", [Mixup, CutMix])
+KINDS = pytest.mark.parametrize("kind", [Mixup, CutMix, RICAP])
+PAIRS = pytest.mark.parametrize("kind", [Mixup, CutMix])
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -40,7 +42,7 @@ def is_rectangle(mask: torch.Tensor) -> bool:
 
 
 @KINDS
-class TestBoth:
+class TestAll:
     @pytest.mark.parametrize("channels", [1, 3])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_images_keep_shape_dtype_and_range_and_labels_become_shares(self, kind, channels, dtype):
@@ -56,12 +58,6 @@ class TestBoth:
         torch.testing.assert_close(after.label.sum(1), torch.ones(B))
         assert torch.equal(before.image, unchanged[0])
         assert torch.equal(before.label, unchanged[1])
-
-    def test_each_sample_has_its_own_share_and_each_is_a_partner_once(self, kind):
-        pairs = mixed_pairs(batch(), after := kind(K)(batch(), generator(3)))
-        assert sorted(partner for _, partner, _ in pairs) == list(range(B))
-        assert len({share for _, _, share in pairs}) > B // 2
-        assert (after.image != batch().image).flatten(1).any(1).sum() > B // 2
 
     def test_with_p_0_images_stay_and_labels_become_one_hot(self, kind):
         for seed in range(5):
@@ -86,7 +82,7 @@ class TestBoth:
         once = kind(K)(batch(), generator(1))
         twice = kind(K)(once, generator(2))
         torch.testing.assert_close(twice.label.sum(1), torch.ones(B))
-        assert (twice.label > 0).sum(1).max() > 2
+        assert (twice.label > 0).sum(1).max() > (once.label > 0).sum(1).max()
 
     def test_it_is_a_function_of_the_generator_and_leaves_the_global_randomness_as_it_is(self, kind):
         before = fingerprint_of_global_randomness()
@@ -94,22 +90,6 @@ class TestBoth:
         assert fingerprint_of_global_randomness() == before
         assert all(torch.equal(one, other) for one, other in zip(results[0], results[1], strict=True))
         assert not torch.equal(results[0].image, results[2].image)
-
-    def test_a_single_sample_is_mixed_with_itself_and_stays_as_it_is(self, kind):
-        for seed in range(20):
-            after = kind(K)(batch(1), generator(seed))
-            assert torch.equal(after.image, batch(1).image)
-            assert torch.equal(after.label, one_hot(batch(1).label, K).float())
-
-    def test_shares_of_0_and_1_are_possible(self, kind):
-        partner = batch().image.flip(0)
-        for share in (0.0, 1.0):
-            mixed, actual = kind(K).mix(batch().image, partner, torch.full((B,), share), generator())
-            if kind is Mixup or share == 1:
-                assert torch.equal(mixed, batch().image if share else partner)
-                assert actual.unique().tolist() == [share]
-            else:  # a rectangle of the size of the image, about any center, covers a quarter of it or more
-                assert 0 <= actual.min() <= actual.max() <= 0.75
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -141,10 +121,46 @@ class TestBoth:
             kind(5)(batch(3)._replace(label=label), generator())
         assert "\n" not in str(caught.value)
 
+    def test_a_number_of_classes_other_than_the_datas_is_refused_in_setup(self, kind):
+        message = f"num_classes of {kind.__name__} is 12, but the data have 10 classes: .* set it to 10"
+        with pytest.raises(ValueError, match=message):
+            Synthetic(augment=[Flip(), kind(12)]).setup("fit")
+        Synthetic(augment=[Flip(), kind(10)]).setup("fit")
+
+    def test_batches_of_boxes_are_refused_in_setup(self, kind):
+        with pytest.raises(ValueError, match=f"{kind.__name__} mixes .* classes, but the batches are Boxed") as caught:
+            Shapes(size=32, train_size=2, val_size=0, test_size=0, augment=[kind(3)]).setup("fit")
+        assert "\n" not in str(caught.value)
+
     def test_a_datamodule_mixes_training_batches_only(self, kind):
         seen = record(Synthetic(image_shape=(3, 8, 8), batch_size=8, augment=[Flip(), kind(10)], seed=1)).seen
         assert {batch.label.shape for batch in seen["train"]} == {(8, 10)}
         assert {batch.label.dtype for batch in seen["val"]} == {torch.int64}
+
+
+@PAIRS
+class TestPairs:
+    def test_each_sample_has_its_own_share_and_each_is_a_partner_once(self, kind):
+        pairs = mixed_pairs(batch(), after := kind(K)(batch(), generator(3)))
+        assert sorted(partner for _, partner, _ in pairs) == list(range(B))
+        assert len({share for _, _, share in pairs}) > B // 2
+        assert (after.image != batch().image).flatten(1).any(1).sum() > B // 2
+
+    def test_a_single_sample_is_mixed_with_itself_and_stays_as_it_is(self, kind):
+        for seed in range(20):
+            after = kind(K)(batch(1), generator(seed))
+            assert torch.equal(after.image, batch(1).image)
+            assert torch.equal(after.label, one_hot(batch(1).label, K).float())
+
+    def test_shares_of_0_and_1_are_possible(self, kind):
+        partner = batch().image.flip(0)
+        for share in (0.0, 1.0):
+            mixed, actual = kind(K).pair(batch().image, partner, torch.full((B,), share), generator())
+            if kind is Mixup or share == 1:
+                assert torch.equal(mixed, batch().image if share else partner)
+                assert actual.unique().tolist() == [share]
+            else:  # a rectangle of the size of the image, about any center, covers a quarter of it or more
+                assert 0 <= actual.min() <= actual.max() <= 0.75
 
 
 def test_mixup_is_the_weighted_mean_of_two_images_with_the_weights_of_the_labels():
@@ -173,7 +189,7 @@ def test_cutmix_pastes_a_rectangle_whose_area_is_the_share_of_the_partner():
 def test_cutmix_pastes_rectangles_of_the_images_proportions_about_any_center():
     """Where the rectangle is not clipped, its sides are the image's times sqrt(1 - share), up to rounding."""
     zeros, share = torch.zeros(4000, 1, 40, 60), torch.full((4000,), 0.75)
-    mixed, actual = CutMix(2).mix(zeros, zeros + 1, share, generator())
+    mixed, actual = CutMix(2).pair(zeros, zeros + 1, share, generator())
     pasted = mixed[:, 0] > 0
     rows, columns = pasted.any(2), pasted.any(1)
     torch.testing.assert_close(1 - actual, pasted.float().mean((1, 2)))
@@ -185,6 +201,53 @@ def test_cutmix_pastes_rectangles_of_the_images_proportions_about_any_center():
     center = (rows[inside].float() @ torch.arange(40.0)) / rows[inside].sum(1)
     assert center.min() < 11.5
     assert center.max() > 27.5
+
+
+def places(n: int = B) -> Labelled:
+    """Images whose channels are the sample, the row and the column of each pixel, as parts of 64; a class each."""
+    sample, row, column = (torch.arange(float(length)) / 64 for length in (n, H, W))
+    grids = torch.meshgrid(sample, row, column, indexing="ij")
+    return Labelled(torch.stack(grids, 1), torch.arange(n))
+
+
+def of_parts(sample: torch.Tensor, row: torch.Tensor, column: torch.Tensor, h: int, w: int) -> bool:
+    """Whether each part of an image that is divided at (h, w) shows a piece of one image as it is."""
+    still = torch.stack([sample, row - torch.arange(H)[:, None], column - torch.arange(W)])
+    parts = [still[:, i, j].flatten(1) for i in (slice(h), slice(h, H)) for j in (slice(w), slice(w, W))]
+    return all(bool((part == part[:, :1]).all()) for part in parts)
+
+
+def test_ricap_patches_parts_of_four_images_and_labels_them_by_area():
+    borders, shifts, most = set(), set(), 0
+    for seed in range(4):
+        after = RICAP(K, alpha=1.0)(places(8), generator(seed))
+        for i, (image, share) in enumerate(zip(after.image, after.label, strict=True)):
+            sample, row, column = (64 * image).long()
+            fitting = [(h, w) for h in range(H + 1) for w in range(W + 1) if of_parts(sample, row, column, h, w)]
+            assert fitting
+            area = sample.flatten().bincount(minlength=K) / (H * W)
+            torch.testing.assert_close(share, area)
+            borders |= set(fitting)
+            h, w = fitting[0]
+            if h and w:
+                assert sample[0, 0] == i  # the upper left part is of the sample itself
+                shifts |= {(int(row[0, 0]), int(column[0, 0]))}
+            most = max(most, int((area > 0).sum()))
+    assert most == 4
+    assert len(borders) > 15
+    assert len(shifts) > 8
+
+
+def test_ricap_cuts_each_part_out_of_any_place_and_all_images_serve_equally_often():
+    after = RICAP(2000, alpha=1000.0)(places(2000), generator())  # divided in the middle: 4 or 5 rows, 6 or 7 columns
+    sample, row, column = (64 * after.image).long().unbind(1)
+    used = sample[:, [0, 0, -1, -1], [0, -1, 0, -1]]  # (B, 4), by the corners
+    assert [each.unique().numel() for each in used.T] == [2000] * 4
+    assert torch.equal(used[:, 0], torch.arange(2000))
+    for corner, values, size in ((row[:, 0, 0], 6, H), (column[:, 0, 0], 8, W)):
+        counts = corner.bincount(minlength=size)[: values - 1]
+        assert counts.min() > 0.6 * 2000 / values
+        assert corner.max() < values
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.2, 1.0, 3.0, 40.0])
