@@ -1,34 +1,35 @@
-"""Where a classifier looked: class activation maps. B batch, C channels, H height, W width, K classes.
+"""The gallery of relevance maps: where a classifier looked."""
 
-Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", and its
-relatives, as implemented in the package grad-cam.
-"""
+from collections.abc import Iterator
+from typing import Any
 
 import matplotlib
-import numpy as np
-import pytorch_grad_cam
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.cm import ScalarMappable
-from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from torch import Tensor, nn
+from torch import Tensor
 
-from callbacks.figures.callback import class_names, rgb, untouched
+from callbacks.figures.callback import class_names, rgb
 from callbacks.figures.grids import caption, cells, draw_image
 from callbacks.figures.style import GRAY, add_axes
+from callbacks.galleries.base import Entry
 from callbacks.galleries.classified import ClassifierGallery
 from callbacks.galleries.misclassified import MisclassifiedGallery
+from callbacks.galleries.relevance import METHODS, relevance, road
 
-METHODS = tuple(
-    name
-    for name, kind in vars(pytorch_grad_cam).items()
-    if isinstance(kind, type) and issubclass(kind, BaseCAM) and name != "FullGrad"  # which takes no target layer
-)
-MIN_MAP_SIZE = 5  # cells along a side: a smaller map, stretched over the image, says nothing about where
 COLORMAP = matplotlib.colormaps["inferno"]  # rises evenly in lightness: right for any color vision, and in print
 ALPHA = 0.6  # of the map over the image
+
+
+class _LeastSure(ClassifierGallery):
+    """Collects the right ones with the largest loss, which are shown where there are no mistakes."""
+
+    def entries(self, outputs: Any, batch: Any, indices: Iterator[int]) -> list[Entry]:
+        return [entry._replace(wrong=not entry.wrong) for entry in super().entries(outputs, batch, indices)]
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws nothing: that is for the gallery that they are collected for."""
 
 
 class GradCAMGallery(ClassifierGallery):
@@ -41,10 +42,12 @@ class GradCAMGallery(ClassifierGallery):
     Args:
         n: images to draw.
         method: class of the package grad-cam, one of `METHODS`.
-        of: "mistakes" (those of the `MisclassifiedGallery` among the callbacks, without one the worst) or "first"
-            (right or wrong, in the order of the data).
+        of: "mistakes" (those of the `MisclassifiedGallery` among the callbacks, without one the worst; where there are
+            none, the right ones with the largest loss) or "first" (right or wrong, in the order of the data).
         target: the class whose evidence is shown, "prediction" or "truth".
         every_n_epochs: see `Gallery`.
+        road: whether to tell how faithful the maps are, see `callbacks.galleries.relevance.road`; at 32 px that takes a
+            fifth of a second for each image.
 
     Attributes:
         unavailable: why nothing can be drawn; None if it can.
@@ -63,12 +66,14 @@ class GradCAMGallery(ClassifierGallery):
         of: str = "mistakes",
         target: str = "prediction",
         every_n_epochs: int = 0,
+        road: bool = False,
     ) -> None:
         for value, known in ((method, METHODS), (of, ("mistakes", "first")), (target, ("prediction", "truth"))):
             if value not in known:
                 raise ValueError(f"{value!r} is unknown to GradCAMGallery: expected one of {', '.join(known)}")
+        self._least_sure = _LeastSure(n)
         super().__init__(n, "first" if of == "first" else "worst", every_n_epochs)
-        self.method, self.of, self.target = method, of, target
+        self.method, self.of, self.target, self.road = method, of, target, road
         self.unavailable: str | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -87,7 +92,7 @@ class GradCAMGallery(ClassifierGallery):
         if not self._tried:
             self._tried = True
             try:
-                self.relevance(pl_module, image[None], [0])
+                relevance(pl_module, image[None], [0], self.method)
             except Exception as error:  # of any kind: a gallery does not stop a training
                 self.unavailable = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
                 rank_zero_warn(f"GradCAMGallery draws nothing: {self.unavailable}")
@@ -96,6 +101,11 @@ class GradCAMGallery(ClassifierGallery):
         self._try(trainer.lightning_module, batch[0][0])  # for data that do not know their `image_shape`
         if not self.unavailable:
             super()._collect(trainer, outputs, batch)
+            self._least_sure._collect(trainer, outputs, batch)
+
+    def _start(self, split: str) -> None:
+        super()._start(split)
+        self._least_sure._start(split)
 
     def gather(self, trainer: Trainer) -> None:
         callbacks: list[Callback] = getattr(trainer, "callbacks", [])
@@ -105,80 +115,38 @@ class GradCAMGallery(ClassifierGallery):
             self.shown, self.seen, self.mistakes = others[0].shown[: self.n], others[0].seen, others[0].mistakes
         else:
             super().gather(trainer)
-
-    def relevance(self, pl_module: LightningModule, images: Tensor, classes: list[int]) -> tuple[np.ndarray, str]:
-        """Relevance maps of some images.
-
-        Args:
-            pl_module: with `net` and `cam_target`.
-            images: (B, C, H, W), normalized.
-            classes: for each image the class whose evidence is shown.
-
-        Returns:
-            Maps (B, H, W) in 0..1, and "layer, HxW".
-
-        Raises:
-            ValueError: if the module does not say which layer to use, or its maps are smaller than 5x5.
-        """
-        net, layer = getattr(pl_module, "net", None), getattr(pl_module, "cam_target", None)
-        if not isinstance(net, nn.Module) or layer is None:
-            raise ValueError(
-                f"{type(pl_module).__name__} does not say which layer to use: expected an attribute or property "
-                "`cam_target`, a module inside `self.net`; add it, or leave out GradCAMGallery"
-            )
-        name = next((name for name, module in net.named_modules() if module is layer), "")
-        reshape = getattr(pl_module, "cam_reshape", None) or (lambda output: output)
-        size: list[int] = []
-
-        def checked(output: Tensor) -> Tensor:
-            maps = reshape(output)
-            size[:] = maps.shape[2:]
-            if maps.ndim != 4 or min(size) < MIN_MAP_SIZE:
-                raise ValueError(
-                    f"{name} of {type(pl_module).__name__} gives maps of {tuple(maps.shape)}: expected (B, D, H, W) "
-                    f"with H and W of {MIN_MAP_SIZE} or more; choose an earlier layer as `cam_target`"
-                    + (" or give a `cam_reshape`" if maps.ndim != 4 else "")
-                )
-            return maps.float().clone()  # NumPy has no bfloat16, and later layers may write in place
-
-        weight = next(net.parameters())
-        # Evaluation runs in inference mode, without gradients; tensors made in it have to be cloned outside it.
-        with (
-            torch.inference_mode(False),
-            untouched(net),
-            torch.enable_grad(),
-            torch.autocast(weight.device.type, enabled=False),
-        ):
-            images = images.clone().to(weight).requires_grad_()
-            net.requires_grad_(False)  # the maps need the gradients of activations only, which the images carry
-            cam = getattr(pytorch_grad_cam, self.method)(net, [layer], reshape_transform=checked)
-            try:  # `with cam` would swallow every IndexError
-                maps = cam(images, [ClassifierOutputTarget(label) for label in classes])
-            finally:
-                cam.activations_and_grads.release()
-        return maps, f"{name}, {size[0]}x{size[1]}"
+        self._least_sure.gather(trainer)
+        if not self.shown:
+            self.shown = self._least_sure.shown
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.shown:
-            return  # no mistakes, which the other gallery shows
         name, items = class_names(trainer), [entry.item for entry in self.shown]
         classes = [getattr(item, self.target) for item in items]
-        maps, where = self.relevance(pl_module, torch.stack([item.image for item in items]), classes)
-        what = "mistakes" if self.of == "mistakes" else "first images"
-        subtitle = f"Evidence for the {self.target}, {what} of the {self.split_name} set; truth → prediction"
-        figure, axes = cells(len(maps), 2, f"{self.method} at {where}", subtitle, foot=0.55)
+        images = torch.stack([item.image for item in items])
+        maps, layer, size = relevance(pl_module, images, classes, self.method)
+        what, legend = "first images" if self.of == "first" else "mistakes", "; truth → prediction"
+        if self.of == "mistakes" and not self.mistakes:
+            what, legend = "no mistakes: the least sure", ""
+        subtitle = f"Evidence for the {self.target}, {what} of the {self.split_name} set{legend}"
+        title = f"{self.method} at {layer}, {size[0]}x{size[1]}"
+        figure, axes = cells(len(maps), 2, title, subtitle, foot=0.55)
         rows = []
-        for pair, item, relevance in zip(axes, items, maps, strict=True):
+        for pair, item, heat in zip(axes, items, maps, strict=True):
             image, truth, prediction = rgb(trainer, item.image), name(item.truth), name(item.prediction)
-            overlay = (1 - ALPHA) * image + ALPHA * COLORMAP(relevance)[..., :3]
+            overlay = (1 - ALPHA) * image + ALPHA * COLORMAP(heat)[..., :3]
             draw_image(pair[0], image)
             draw_image(pair[1], overlay)
             caption(pair[0], truth, prediction, f"{100 * item.confidence:.0f} % sure")
             rows.append([image, overlay, truth, prediction, item.confidence])
+        columns = ["image", "overlay", "truth", "prediction", "confidence"]
         bar = add_axes(figure, 0.2, 0.3, 2.5, 0.12)
         figure.colorbar(ScalarMappable(cmap=COLORMAP), cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
         bar.tick_params(labelsize=8, length=2, pad=2)
+        notes = ["relevance, 0 to 1, scaled for each image"]
+        if self.road:
+            scores = road(pl_module, images, classes, maps).tolist()
+            notes.append(f"ROAD {sum(scores) / len(scores):.3f} on average; random maps: 0")
+            columns, rows = [*columns, "ROAD"], [[*row, score] for row, score in zip(rows, scores, strict=True)]
         width, height = figure.get_size_inches()
-        figure.text(2.85 / width, 0.3 / height, "relevance, 0 to 1, scaled for each image", size=9, color=GRAY)
-        columns = ["image", "overlay", "truth", "prediction", "confidence"]
+        figure.text(2.85 / width, 0.43 / height, "\n".join(notes), size=9, color=GRAY, va="top", linespacing=1.4)
         self.publish(trainer, f"gradcam_{self.split}", figure, (columns, rows))
