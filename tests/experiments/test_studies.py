@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 import experiments.studies
+from datamodules.images.digits import Digits
 from experiments.studies import (
     fifty_layers,
     flat_and_sharp_minima,
@@ -27,12 +28,17 @@ from experiments.studies import (
 FOLDER = Path(experiments.studies.__file__).parent
 STUDIES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
 SHORT = {  # settings with which a long study takes a second or two
+    "augmentation_speed": {"seconds": 0.001},
+    "convolution_as_matrix": {"repeats": 1},
     "fifty_layers": {"seeds": 2},
     "flat_and_sharp_minima": {"seeds": 2, "limit": 20},
+    "fused_multiply_add": {"draws": 1, "count": 20},
     "linear_collapse": {"steps": 20},
+    "mixed_precision": {"steps": 2, "data": Digits(batch_size=32, val_size=0)},
     "norm_batch_size": {"seeds": 2, "epochs": 1, "sizes": (16, 64)},
     "optimizer_steps": {"steps": 20},
     "saddle_and_plateau": {"steps": 20},
+    "sixteen_bit_accumulation": {"draws": 2},
 }
 
 
