@@ -1,10 +1,11 @@
 """The base of all systems: the steps, optimizer and schedule, metrics and their axes, and what a checkpoint records."""
 
+import argparse
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from lightning import LightningModule
@@ -16,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric
 
 from callbacks.figures.axis import Axis, loss_axis, percent_axis
+from zoo import trust
 
 ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
 SPLITS = ("train", "val", "test")
@@ -49,6 +51,27 @@ class System(LightningModule, ABC):
         super().__init__()
         self.optimizer, self.schedule = optimizer, schedule
         self.metrics = nn.ModuleDict()
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Self:  # type: ignore[override]
+        """Lightning's own, but that a checkpoint can only name parts of the zoo, torch, torchvision and torchmetrics.
+
+        Raises:
+            ValueError: if it names anything else, which is then not imported; see `zoo.trust.trust`. Or if its
+                arguments are none of this class.
+        """
+        try:
+            with trust.only(trust.PARTS):
+                return super().load_from_checkpoint(checkpoint_path, *args, **options)
+        except argparse.ArgumentError as error:  # of jsonargparse, which builds the arguments
+            name = trust.denied(error)
+            if name is None:
+                reason = " ".join(str(error).split())
+                raise ValueError(f"{checkpoint_path} does not fit {cls.__name__}: {reason[:300]}") from None
+            raise ValueError(
+                f"{checkpoint_path} names {name}, which would be imported: expected parts of {', '.join(trust.PARTS)}; "
+                f"if you trust it, add --trust {name.partition('.')[0]}, in Python call zoo.trust.trust first"
+            ) from None
 
     @abstractmethod
     def step(self, batch: Any, split: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from datamodules.io import atomic_write
+from zoo import trust
 from zoo.command import recipes
 
 
@@ -38,6 +39,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ValueError: if the file does not exist, is truncated or is not a checkpoint.
         """
         check_exists(path)
+        check_intact(path)
         try:
             return super().load_checkpoint(path, *args, **options)
         except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
@@ -56,6 +58,21 @@ def check_exists(path: str | Path) -> None:
     """Raises ValueError if `path` is on this machine and is not a file."""
     if not _is_remote(path) and not Path(path).is_file():
         raise ValueError(f"checkpoint {path} does not exist: expected a .ckpt file, as in runs/*/*/*/checkpoints")
+
+
+def check_intact(path: str | Path) -> None:
+    """Raises ValueError if a byte of a checkpoint differs from what was written, by the checksums in the archive."""
+    if _is_remote(path) or not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error}): take another checkpoint, or train again") from None
+    if broken is not None:
+        raise ValueError(
+            f"{path} is damaged: the checksum of {broken} is wrong; take another checkpoint, or train again"
+        )
 
 
 def newest_checkpoint(recipe: str) -> Path:
@@ -96,6 +113,7 @@ def load_module(path: Path, needs: str = "classes") -> tuple[Any, dict[str, Any]
             f"{path} holds a {checkpoint['module']} and does not record the data's {needs}: expected the checkpoint of "
             "a system that is trained on such data; see `zoo list`"
         )
+    trust.check_module(checkpoint["module"], str(path))
     module, _, name = checkpoint["module"].rpartition(".")
     kind = getattr(importlib.import_module(module), name)
     return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval(), checkpoint["data"]

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from callbacks.runtime.graceful_stop import GracefulStop
 from callbacks.runtime.out_of_memory import OutOfMemory
 from callbacks.runtime.progress import progress_callback
 from datamodules.io import atomic_write
+from zoo import trust
 from zoo.command import recipes
 from zoo.command.checkpoints import AtomicCheckpointIO
 from zoo.command.errors import cli_error_message
@@ -90,6 +92,25 @@ def or_help(options: list[str], recipe: dict[str, Any]) -> list[str]:
     return options
 
 
+def nameable(recipe: Path, options: list[str]) -> set[str]:
+    """The packages and names that the values of a recipe and of options may name.
+
+    Those are the packages of `zoo.trust`, what was typed as an option, and what the checkout's own recipes name; of the
+    latter what is foreign is told.
+    """
+    files = [recipe, *(Path(word.rpartition("=")[2]) for word in options if word.endswith((".yaml", ".yml")))]
+    values = [word.partition("=")[2] if word.startswith("--") else word for word in options]
+    typed = {name for value in values if not Path(value).is_file() for name in trust.DOTTED.findall(value)}
+    in_checkout: set[str] = set()
+    for file in files:
+        if file.is_file() and file.resolve().is_relative_to(recipes.ROOT):
+            names = trust.names_in(yaml.safe_load(file.read_text(encoding="utf-8")))
+            in_checkout |= names
+            if foreign := trust.foreign(names):
+                print(f"{recipes.name_of(file)} imports {', '.join(foreign)}", file=sys.stderr)
+    return {*trust.PACKAGES, f"{Expect.__module__}.{Expect.__name__}", *typed, *in_checkout}
+
+
 class ZooCLI(LightningCLI):
     """Builds `trainer`, `model` and `datamodule` from a recipe and options that override it; runs nothing.
 
@@ -109,16 +130,22 @@ class ZooCLI(LightningCLI):
         self.recipe, self.flop_counter = recipes.find(recipe), FlopCounter()
         options = or_help(options or [], recipes.read(self.recipe))
         try:
-            super().__init__(
-                trainer_class=ZooTrainer,
-                save_config_callback=SaveConfig,
-                seed_everything_default=0,
-                auto_configure_optimizers=False,
-                parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
-                args=["--config", str(self.recipe), *options],
-                run=False,
-            )
+            with trust.only(nameable(self.recipe, options)):
+                super().__init__(
+                    trainer_class=ZooTrainer,
+                    save_config_callback=SaveConfig,
+                    seed_everything_default=0,
+                    auto_configure_optimizers=False,
+                    parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
+                    args=["--config", str(self.recipe), *options],
+                    run=False,
+                )
         except (argparse.ArgumentError, TypeError, ValueError, OSError) as error:
+            if name := trust.denied(error):
+                raise ValueError(
+                    f"a recipe or config outside of {recipes.ROOT} names {name}, which would be imported: expected "
+                    f"classes of {', '.join(trust.PACKAGES)}; if you trust it, add --trust {name.partition('.')[0]}"
+                ) from None
             if isinstance(error, (ValueError, OSError)) and not str(error).startswith("Does not validate"):
                 raise  # one of the zoo's own, which jsonargparse has not wrapped
             known = list(self.parser.get_defaults().keys()) if hasattr(self, "parser") else []

@@ -67,6 +67,7 @@ def make_parser(words: list[str]) -> Parser:
     """The parser of the command, with the arguments of the verb that is the first of the positional words."""
     top = Parser("zoo", description="Deep-learning systems, each with a recipe that reproduces its number.")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    top.add_argument("--trust", metavar="PACKAGE", help="let recipes and checkpoints name classes of this package")
     subparsers = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     for name, text in verbs().items():
         module = import_verb(name) if name in words[:1] else None
@@ -89,6 +90,26 @@ def run(argv: list[str]) -> int:
     if rest and not getattr(module, "TAKES_OPTIONS", False):
         raise ValueError(f"zoo {args.verb} takes no {rest[0]!r}; see `zoo {args.verb} --help`")
     return module.run(args, rest)
+
+
+def without_option(argv: list[str], option: str) -> tuple[list[str], list[str]]:
+    """The words of a command without an option that takes a value and may be repeated, and its values.
+
+    >>> without_option(["fit", "--trust", "a", "--trust=b", "--x", "1"], "--trust")
+    (['fit', '--x', '1'], ['a', 'b'])
+    """
+    rest, values, words = [], [], iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name != option:
+            rest.append(word)
+        elif equals:
+            values.append(value)
+        elif (following := next(words, None)) is not None:
+            values.append(following)
+        else:
+            raise ValueError(f"{option} is given without a value: expected {option} NAME")
+    return rest, values
 
 
 def user_message(error: Exception) -> str | None:
@@ -142,6 +163,11 @@ def main(argv: list[str] | None = None) -> int:
         warnings.filterwarnings("ignore", message=f".*{known}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_worth_showing)
     try:
+        argv, trusted = without_option(argv, "--trust")
+        if trusted:
+            from zoo import trust  # imports jsonargparse
+
+            trust.trust(*trusted)
         return run([word for word in argv if word != "--debug"])
     except Exception as error:
         if isinstance(error, BrokenPipeError) and output_is_closed():
