@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from callbacks.monitors.flops import FlopCounter
+from callbacks.runtime.finite_loss import FiniteLoss
 from callbacks.runtime.graceful_stop import GracefulStop
 from callbacks.runtime.out_of_memory import OutOfMemory
 from callbacks.runtime.progress import progress_callback
@@ -188,14 +189,17 @@ class ZooCLI(LightningCLI):
         if trainer.logger in (None, True):
             kwargs["logger"] = CSVLogger(self.folder, name="", version="")
         own = [
-            ModelCheckpoint(self.folder / "checkpoints", filename="last", enable_version_counter=False),
-            GracefulStop(recipes.name_of(self.recipe)),
+            FiniteLoss(command=True),
             self.flop_counter,
             OutOfMemory(command=True),
             *([] if trainer.enable_progress_bar is False else [progress_callback()]),
         ]
-        if trainer.enable_checkpointing is False or trainer.fast_dev_run:
-            own = own[2:]
+        if trainer.enable_checkpointing is not False and not trainer.fast_dev_run:
+            own = [
+                ModelCheckpoint(self.folder / "checkpoints", filename="last", enable_version_counter=False),
+                GracefulStop(recipes.name_of(self.recipe)),
+                *own,
+            ]
         kwargs["callbacks"] = [*(trainer.callbacks or []), *own]
         kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
