@@ -3,7 +3,10 @@
 Everything that takes a path from the user uses `find_file`, and everything that writes a file uses `atomic_write`.
 """
 
+import glob
 import os
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,9 +53,14 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         OSError: if the file cannot be written; an older file of this name stays as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    host = re.sub(r"\W", "", platform.node())
+    temporary = path.with_name(f".{path.name}.{host}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.{host}.*"):
+            if not _is_running(left.suffix[1:]):  # a process of this machine that was killed while it wrote
+                with suppress(OSError):
+                    left.unlink()
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # without this the new name might lead to an empty file after a crash
@@ -69,6 +77,19 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # it does not exist if all went well, or if it could not be created
             temporary.unlink()
+
+
+def _is_running(process: str) -> bool:
+    """Whether a process of this number runs on this machine; true if that cannot be known."""
+    if not process.isdigit() or os.name != "posix":
+        return True
+    try:
+        os.kill(int(process), 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:

@@ -43,6 +43,7 @@ class System(LightningModule, ABC):
     from_data: ClassVar[dict[str, str]] = {"num_classes": "classes", "in_channels": "channels", "vocab_size": "tokens"}
     axes: ClassVar[dict[str, Axis]] = {"loss": loss_axis("loss"), "acc": percent_axis("Accuracy")}
     _saved_random_states: dict[str, Any] | None = None
+    _saved_metrics: dict[str, Any] | None = None
     net: nn.Module
     metrics: nn.ModuleDict
     is_initialized = False  # its weights come from a checkpoint or from a callback: others leave them alone
@@ -51,6 +52,7 @@ class System(LightningModule, ABC):
         super().__init__()
         self.optimizer, self.schedule = optimizer, schedule
         self.metrics = nn.ModuleDict()
+        self._continued: set[str] = set()  # metrics that go on in a resumed epoch, and are not logged in it yet
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Self:  # type: ignore[override]
@@ -144,7 +146,8 @@ class System(LightningModule, ABC):
             return
         metric = cast(Metric, self.metrics[name])
         metric.update(*values)
-        if metric.update_count == 1:
+        if metric.update_count == 1 or name in self._continued:
+            self._continued.discard(name)
             log(metric)
 
     def setup(self, stage: str) -> None:
@@ -159,10 +162,19 @@ class System(LightningModule, ABC):
                 )
 
     def on_train_start(self) -> None:
-        """Continues the random numbers of a resumed training, such as dropout's, where they were.
+        """Continues the random numbers of a resumed training, such as dropout's, and the metrics of its epoch.
 
-        Several processes had different ones, of which a checkpoint holds the first's: they draw anew.
+        Several processes had different numbers, of which a checkpoint holds the first's: they draw anew. Of the metrics
+        it holds the sum, which the first process takes.
         """
+        metrics, self._saved_metrics = self._saved_metrics, None
+        if metrics and self.trainer.fit_loop.restarted_mid_epoch and self.trainer.is_global_zero:
+            for name, (count, values) in metrics.items():
+                metric = cast(Metric, self.metrics[name])
+                metric._update_count = count
+                for key, value in values.items():
+                    setattr(metric, key, value.to(self.device))
+                self._continued.add(name)
         states, self._saved_random_states = self._saved_random_states, None
         if states is not None and self.trainer.world_size == 1:
             torch.set_rng_state(states["cpu"])
@@ -178,10 +190,25 @@ class System(LightningModule, ABC):
         metadata = getattr(getattr(self.trainer, "datamodule", None), "metadata", dict)
         checkpoint["data"] = metadata()
         checkpoint["random_states"] = _random_states()
+        checkpoint["train_metrics"] = self._train_metrics()
+
+    def _train_metrics(self) -> dict[str, tuple[int, dict[str, Tensor]]]:
+        """The state of the training metrics, over all processes, so that a resumed epoch ends with the right means."""
+        states = {}
+        for name, module in self.metrics.items():
+            metric = cast(Metric, module)
+            if not (name.startswith("train/") and metric.update_called):
+                continue
+            with metric.sync_context(should_sync=self.trainer.world_size > 1):
+                values = metric.metric_state
+                if all(isinstance(value, Tensor) for value in values.values()):  # and no lists of all values so far
+                    states[name] = metric.update_count, {key: v.detach().cpu() for key, v in values.items()}
+        return states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.is_initialized = True
         self._saved_random_states = checkpoint.get("random_states")
+        self._saved_metrics = checkpoint.get("train_metrics")
         here, there = _class_path(self), checkpoint.get("module", _class_path(self))
         saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
         own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}

@@ -2,6 +2,7 @@
 
 import importlib
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
             torch.save(checkpoint, file)
 
-    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
-        """Reads a checkpoint.
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
+        """Reads a checkpoint as data, whatever `weights_only` says: Lightning would run the code in it when resuming.
 
         Raises:
             ValueError: if the file does not exist, is truncated or is not a checkpoint.
@@ -41,7 +42,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         check_exists(path)
         check_intact(path)
         try:
-            return super().load_checkpoint(path, *args, **options)
+            return super().load_checkpoint(path, map_location, weights_only=True)
         except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise ValueError(
@@ -75,21 +76,44 @@ def check_intact(path: str | Path) -> None:
         )
 
 
+def checkpoints_in(run: Path) -> list[Path]:
+    """The checkpoints of a run, newest first: its own, and those that Lightning writes before a job is requeued."""
+    found = [*run.glob("checkpoints/*.ckpt"), *run.glob("hpc_ckpt_*.ckpt")]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def newest_whole(run: Path) -> Path | None:
+    """The newest checkpoint of a run that is not damaged, None if there is none; says which ones are damaged."""
+    for path in checkpoints_in(run):
+        try:
+            check_intact(path)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+        else:
+            return path
+    return None
+
+
 def newest_checkpoint(recipe: str) -> Path:
-    """The last checkpoint of the newest run of a recipe in `runs`.
+    """The last checkpoint of a run, given by its folder, or of the newest run of a recipe in `runs`.
 
     Raises:
-        ValueError: if the recipe is unknown or was not trained here.
+        ValueError: if the recipe is unknown or was not trained here, or the run has no whole checkpoint.
     """
-    name = recipes.name_of(recipes.find(recipe))
-    found = sorted(Path("runs", name).glob("*/checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ValueError(f"no checkpoint under {Path('runs', name)}: expected a trained {name}; zoo fit {name}")
-    return found[-1]
+    if (run := recipes.run_of(recipe)) is not None:
+        runs, where = [run], str(run)
+    else:
+        name = recipes.name_of(recipes.find(recipe))
+        runs, where = list(Path("runs", name).glob("*/")), str(Path("runs", name))
+    newest = sorted((found[0] for folder in runs if (found := checkpoints_in(folder))), key=lambda p: p.stat().st_mtime)
+    for path in reversed(newest):
+        if (whole := newest_whole(path.parents[1] if path.parent.name == "checkpoints" else path.parent)) is not None:
+            return whole
+    raise ValueError(f"no whole checkpoint under {where}: expected that of a training; zoo fit {recipe}")
 
 
 def checkpoint_of(source: str) -> Path:
-    """The checkpoint that a user means by the path of a file or by a recipe: of a recipe the newest one."""
+    """The checkpoint that a user means by the path of a file, the folder of a run, or a recipe: the newest one."""
     return Path(source) if source.endswith(".ckpt") else newest_checkpoint(source)
 
 

@@ -2,18 +2,22 @@
 
 import argparse
 import itertools
+import os
+import shlex
 import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse.typing import NonNegativeFloat
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 
 from callbacks.monitors.flops import FlopCounter
+from callbacks.runtime.csv_logger import ContinueMetrics, KeepingCSVLogger
 from callbacks.runtime.finite_loss import FiniteLoss
 from callbacks.runtime.graceful_stop import GracefulStop
 from callbacks.runtime.out_of_memory import OutOfMemory
@@ -24,7 +28,7 @@ from zoo.command import recipes
 from zoo.command.checkpoints import AtomicCheckpointIO
 from zoo.command.errors import cli_error_message
 from zoo.command.recipes import Expect
-from zoo.command.run_folder import run_folder
+from zoo.command.run_folder import claim_run_folder
 from zoo.system import System
 
 
@@ -115,6 +119,11 @@ def nameable(recipe: Path, options: list[str]) -> set[str]:
 class ZooCLI(LightningCLI):
     """Builds `trainer`, `model` and `datamodule` from a recipe and options that override it; runs nothing.
 
+    Args:
+        recipe: name, YAML file, or folder of a run.
+        options: as typed.
+        folder: the run folder; default the recipe's `default_root_dir`, else a new one.
+
     Attributes:
         folder: the run folder: config, checkpoints, metrics, pictures.
         flop_counter: counts the operations of the training.
@@ -127,8 +136,8 @@ class ZooCLI(LightningCLI):
     trainer: ZooTrainer
     parser: LightningArgumentParser
 
-    def __init__(self, recipe: str, options: list[str] | None = None) -> None:
-        self.recipe, self.flop_counter = recipes.find(recipe), FlopCounter()
+    def __init__(self, recipe: str, options: list[str] | None = None, folder: Path | None = None) -> None:
+        self.recipe, self.flop_counter, self.given_folder = recipes.find(recipe), FlopCounter(), folder
         options = or_help(options or [], recipes.read(self.recipe))
         try:
             with trust.only(nameable(self.recipe, options)):
@@ -155,6 +164,12 @@ class ZooCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--expect", type=Expect | None, default=None, help="what the recipe must reach")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint to resume or evaluate")
+        parser.add_argument(
+            "--checkpoint_minutes",
+            type=NonNegativeFloat,
+            default=10.0,
+            help="save checkpoints/recent.ckpt so often; 0: never",
+        )
         for name in System.from_data:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
@@ -164,7 +179,8 @@ class ZooCLI(LightningCLI):
         self.given = {name: given.get(name) if given else None for name in System.from_data}
 
     def before_instantiate_classes(self) -> None:
-        self.folder = Path(self.config.trainer.default_root_dir or run_folder(recipes.name_of(self.recipe))).absolute()
+        folder = self.given_folder or self.config.trainer.default_root_dir
+        self.folder = Path(folder or claim_run_folder(recipes.name_of(self.recipe))).absolute()
 
     def instantiate_classes(self) -> None:
         loggers = self.config.trainer.logger
@@ -183,11 +199,27 @@ class ZooCLI(LightningCLI):
                     "leave it out, and it is taken from the data"
                 )
 
+    def timed_checkpoints(self) -> list[Callback]:
+        """A checkpoint every few minutes, so that a kill in a long epoch costs no more than those."""
+        minutes = self.config.checkpoint_minutes
+        if not minutes:
+            return []
+        interval = timedelta(minutes=minutes)
+        folder = self.folder / "checkpoints"
+        return [ModelCheckpoint(folder, "recent", train_time_interval=interval, enable_version_counter=False)]
+
+    def resume_command(self) -> str:
+        """The command that goes on with this run; what it was started with is in the run's config."""
+        names = trust.names_in(yaml.safe_load(self.parser.dump(self.config)))
+        packages = {name.partition(".")[0] for name in trust.foreign(names)}
+        folder = os.path.relpath(self.folder)
+        return " ".join(["zoo fit --resume", shlex.quote(folder), *(f"--trust {name}" for name in sorted(packages))])
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self.config_init.trainer
         kwargs["default_root_dir"] = str(self.folder)
         if trainer.logger in (None, True):
-            kwargs["logger"] = CSVLogger(self.folder, name="", version="")
+            kwargs["logger"] = KeepingCSVLogger(self.folder, name="", version="")
         own = [
             FiniteLoss(command=True),
             self.flop_counter,
@@ -197,7 +229,9 @@ class ZooCLI(LightningCLI):
         if trainer.enable_checkpointing is not False and not trainer.fast_dev_run:
             own = [
                 ModelCheckpoint(self.folder / "checkpoints", filename="last", enable_version_counter=False),
-                GracefulStop(recipes.name_of(self.recipe)),
+                *self.timed_checkpoints(),
+                GracefulStop(self.resume_command()),
+                ContinueMetrics(),
                 *own,
             ]
         kwargs["callbacks"] = [*(trainer.callbacks or []), *own]

@@ -18,6 +18,7 @@ import importlib
 import logging
 import os
 import select
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -39,7 +40,7 @@ KNOWN_WARNINGS = (
 # Further messages of every run: advertisements of other products, and Lightning's own progress.
 KNOWN_REMARKS = ("💡 Tip", "Loading `train_dataloader`", "TPU available")
 
-BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # exit status; the last two as shells report SIGINT and SIGPIPE
+BAD_INPUT, BROKEN_PIPE = 2, 141  # exit status; the last one as shells report SIGPIPE
 
 
 class Parser(argparse.ArgumentParser):
@@ -127,6 +128,11 @@ def user_message(error: Exception) -> str | None:
     return None
 
 
+def interrupted(stop: KeyboardInterrupt) -> int:
+    """The exit status of a run that a signal ended, as shells report it: 128 and its number."""
+    return 128 + getattr(stop, "signal", signal.SIGINT)
+
+
 def output_is_closed() -> bool:
     """Whether the reader of standard output has closed it, as `head` does."""
     if not hasattr(select, "poll"):  # on Windows
@@ -152,8 +158,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command.
 
     Returns:
-        The exit status: 0, 1 (target missed), 2 (bad input or too little memory, explained in one line), 130
-        (interrupted), 141 (the reader of the output has closed it).
+        The exit status: 0, 1 (target missed), 2 (bad input or too little memory, explained in one line), 128 and its
+        number for a signal (Ctrl-C: 130), 141 (the reader of the output has closed it).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
@@ -176,11 +182,11 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"zoo: {' '.join(line.split())}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        return interrupted(stop)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning ends like this after its own clean-up
-            return INTERRUPTED
+            return interrupted(stop.__context__)
         raise
     finally:
         flush_output()
