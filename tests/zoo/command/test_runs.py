@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from zoo import trust
 from zoo.command import recipes, run_folder
 from zoo.command.checkpoints import newest_checkpoint
 from zoo.command.main import main
@@ -37,6 +38,7 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "LOCAL_RANK", "ZOO_RUN"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(trust, "own", set())
     (tmp_path / "sender.py").write_text(SEND)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
@@ -70,10 +72,8 @@ def test_runs_that_start_at_the_same_time_get_folders_of_their_own(here):
 
 def test_in_a_job_the_same_command_finds_its_folder_and_another_gets_its_own(here, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    first, other = (
-        claim_run_folder("a/b", ["fit", "a/b"]),
-        claim_run_folder("a/b", ["fit", "a/b", "--seed_everything", "1"]),
-    )
+    command, another = ["fit", "a/b"], ["fit", "a/b", "--seed_everything", "1"]
+    first, other = claim_run_folder("a/b", command), claim_run_folder("a/b", another)
     assert (first.name, other.name) == ("77", "77-2")
     assert claim_run_folder("a/b", command) == first
     assert claim_run_folder("a/b", another) == other
@@ -164,7 +164,7 @@ def test_a_signal_in_the_last_batch_of_an_epoch_loses_no_validation(here, capfd,
     assert status == (143 if at == 5 else 0)
     assert [row["epoch"] for row in rows("mine") if row["val/acc"]] == (["0"] if at == 5 else ["0", "1"])
     if at == 5:
-        assert main(["fit", "--resume", "mine", "--trainer.callbacks", "null"]) == 0
+        assert main(["fit", "--resume", "mine", "--trainer.callbacks", "null", "--trust", "sender"]) == 0
         assert [row["epoch"] for row in rows("mine") if row["val/acc"]] == ["0", "1"]
     assert torch.load("mine/checkpoints/last.ckpt", weights_only=True)["global_step"] == 12
 
@@ -172,7 +172,7 @@ def test_a_signal_in_the_last_batch_of_an_epoch_loses_no_validation(here, capfd,
 def test_within_an_epoch_another_batch_size_is_refused(here, capfd):
     assert main([*SHORT, "--trainer.default_root_dir", "mine", *send(8, signal.SIGTERM)]) == 143
     more = ["--trainer.callbacks", "null", "--data.batch_size", "8"]
-    assert main(["fit", "--resume", "mine", *more]) == 2
+    assert main(["fit", "--resume", "mine", *more, "--trust", "sender"]) == 2
     assert "batches of 8" in capfd.readouterr().err
     last = ["--trainer.default_root_dir", "other", "--ckpt_path", "mine/checkpoints/last.ckpt", *more]
     assert main([*SHORT, *last]) == 0  # it is from the end of an epoch
