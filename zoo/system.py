@@ -219,6 +219,17 @@ class System(LightningModule, ABC):
                 f"the checkpoint holds a {there}, expected a {here}{detail}; "
                 "use the recipe and options that it was trained with"
             )
+        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        trained, present = (
+            list(checkpoint.get("data", {}).get("classes") or ()),
+            list(getattr(data, "classes", ()) or ()),
+        )
+        if trained and present and trained != present:
+            first = next(i for i in range(max(len(trained), len(present))) if trained[i : i + 1] != present[i : i + 1])
+            raise ValueError(
+                f"the checkpoint was trained on the classes {trained[:5]}, and the data have {present[:5]}, which differ "
+                f"in class {first}: expected the same in the same order; take another checkpoint or other data"
+            )
 
 
 def _random_states() -> dict[str, Any]:

@@ -37,12 +37,13 @@ OTHER = "#BBBBBB"  # of the classes that have no color of their own
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=str, metavar="FILE_OR_FOLDER", help="annotations")
+    parser.add_argument("--attribute", help="of VGG Image Annotator: the region attribute that holds the class")
     parser.add_argument("--k", type=int, nargs="+", default=[3, 4, 5, 6], help="numbers of anchors")
     parser.add_argument("--out", type=Path, default=Path("anchors"), help="folder of anchors.json and anchors.png")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    print(*report(args.source, ks=args.k, out=args.out), sep="\n")
+    print(*report(args.source, ks=args.k, out=args.out, attribute=args.attribute), sep="\n")
     return 0
 
 
@@ -95,7 +96,7 @@ def cluster(annotations: list[Annotation], ks: list[int], seed: int = 0) -> Clus
     )
 
 
-def report(source: str, ks: list[int], out: str | Path) -> list[str]:
+def report(source: str, ks: list[int], out: str | Path, attribute: str | None = None) -> list[str]:
     """Writes `anchors.json` and `anchors.png`.
 
     Images that the data set sets aside for testing are left out, if there are others.
@@ -104,6 +105,7 @@ def report(source: str, ks: list[int], out: str | Path) -> list[str]:
         source: any file or folder that `datamodules.boxes.read.read_annotations` can read.
         ks: numbers of anchors.
         out: folder of the files; created if it does not exist.
+        attribute: as in `read_annotations`.
 
     Returns:
         Lines to print.
@@ -112,7 +114,7 @@ def report(source: str, ks: list[int], out: str | Path) -> list[str]:
         FileNotFoundError, ValueError: if there is nothing to read or to cluster; before anything is written.
     """
     path, folder = find_file(source, "a file or folder of annotations"), Path(out)
-    annotations = read_annotations(path)
+    annotations = read_annotations(path, attribute)
     annotations = [annotation for annotation in annotations if annotation.split != "test"] or annotations
     found = cluster(annotations, ks)
     save_figure(draw(found, path.name), folder / "anchors.png")
