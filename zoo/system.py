@@ -220,15 +220,12 @@ class System(LightningModule, ABC):
                 "use the recipe and options that it was trained with"
             )
         data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
-        trained, present = (
-            list(checkpoint.get("data", {}).get("classes") or ()),
-            list(getattr(data, "classes", ()) or ()),
-        )
-        if trained and present and trained != present:
-            first = next(i for i in range(max(len(trained), len(present))) if trained[i : i + 1] != present[i : i + 1])
+        trained, present = checkpoint.get("data", {}).get("classes"), getattr(data, "classes", None)
+        if trained and present and list(trained) != list(present):
+            first = next(i for i in range(len(trained)) if list(trained[: i + 1]) != list(present[: i + 1]))
             raise ValueError(
-                f"the checkpoint was trained on the classes {trained[:5]}, and the data have {present[:5]}, which differ "
-                f"in class {first}: expected the same in the same order; take another checkpoint or other data"
+                f"the checkpoint's classes are {list(trained[:5])}, those of the data {list(present[:5])}; they differ "
+                f"from class {first} on: expected the same in the same order; take another checkpoint or other data"
             )
 
 

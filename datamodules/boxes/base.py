@@ -210,11 +210,13 @@ class AnnotatedData(BoxedData):
             check_splits({split: [a.path for a in annotations] for split, annotations in self.found.items()})
             return
         groups = same_images(annotation.path for annotation in self.found["train"])
-        copies = {path for group in groups for path in group[1:]}
-        if copies:
-            first, other = groups[0][:2]
-            report(f"{len(copies)} images are left out as copies of others, such as {other} of {first}")
+        if groups and 4 * sum(map(len, groups)) < len(self.found["train"]):
+            copies = {path for group in groups for path in group[1:]}
+            report(f"{len(copies)} images are left out as copies of others, such as {groups[0][1]} of {groups[0][0]}")
             self.found["train"] = [annotation for annotation in self.found["train"] if annotation.path not in copies]
+        elif groups:
+            first, other = groups[0][:2]
+            report(f"many images are copies of others, such as {other} of {first}, also in the test set")
 
     @abstractmethod
     def annotations(self) -> dict[str, list[Annotation]]:

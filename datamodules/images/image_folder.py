@@ -105,24 +105,25 @@ def splits_of(folder: Path) -> dict[str, Path]:
     return found if "train" in found else {}  # a single folder called "test" may be a class
 
 
-def without_copies(samples: Samples) -> Samples:
-    """Samples without the same image under another name, which might end up in another split; says how many.
+def keep_copies_together(splits: dict[str, Samples]) -> None:
+    """Moves all copies of an image to the training images, where not all images of the class are copies of one.
 
-    Raises:
-        ValueError: if one image is in two classes.
+    Without that, a net would be tested on images that it was trained on. One line says how many there are.
     """
-    labels = dict(samples)
-    copies: set[Path] = set()
-    for first, *others in same_images(labels):
-        if len({labels[path] for path in (first, *others)}) > 1:
-            raise ValueError(
-                f"{first} and {others[0]} are the same image in different classes: expected each image in one class; "
-                "remove one"
-            )
-        copies.update(others)
-    if copies:
-        report(f"{len(copies)} images are left out as copies of others, such as {min(copies)}")
-    return [sample for sample in samples if sample[0] not in copies]
+    split_of = {path: split for split, samples in splits.items() for path, _ in samples}
+    labels = {path: label for samples in splits.values() for path, label in samples}
+    groups = same_images(labels)
+    for group in groups:
+        moving = {path for path in group if split_of[path] != "train"}
+        rest = {split: [one for one in splits[split] if one[0] not in moving] for split in ("val", "test")}
+        left = [{label for _, label in samples} for samples in rest.values()]
+        if all(labels[path] in some for path in moving for some in left):  # else nothing would be left to test on
+            splits["train"] += [(path, labels[path]) for path in sorted(moving)]
+            splits |= rest
+    if groups:
+        first, other = groups[0][:2]
+        classes = "" if labels[first] == labels[other] else ", in different classes"
+        report(f"{len(groups)} images occur more than once, such as {first} and {other}{classes}")
 
 
 class ImageFolder(ImageData):
@@ -216,7 +217,6 @@ class ImageFolder(ImageData):
 
     def _divide(self, samples: Samples) -> dict[str, Samples]:
         splits: dict[str, Samples] = {"train": [], "val": [], "test": []}
-        samples = without_copies(samples)
         generator = torch.Generator().manual_seed(SPLIT_SEED)
         for label, name in enumerate(self.classes):
             of_class = [sample for sample in samples if sample[1] == label]
@@ -230,6 +230,7 @@ class ImageFolder(ImageData):
             splits["val"] += shuffled[:val]
             splits["test"] += shuffled[val : val + test]
             splits["train"] += shuffled[val + test :]
+        keep_copies_together(splits)
         return splits
 
     def make_datasets(self) -> dict[str, Dataset]:
