@@ -28,7 +28,7 @@ from zoo.command import recipes
 from zoo.command.checkpoints import AtomicCheckpointIO
 from zoo.command.errors import cli_error_message
 from zoo.command.recipes import Expect
-from zoo.command.run_folder import claim_run_folder
+from zoo.command.run_folder import claim_run_folder, release
 from zoo.system import System
 
 
@@ -151,6 +151,8 @@ class ZooCLI(LightningCLI):
                     run=False,
                 )
         except (argparse.ArgumentError, TypeError, ValueError, OSError) as error:
+            if hasattr(self, "folder"):
+                release(self.folder)
             if name := trust.denied(error):
                 raise ValueError(
                     f"a recipe or config outside of {recipes.ROOT} names {name}, which would be imported: expected "

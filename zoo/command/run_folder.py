@@ -54,6 +54,15 @@ def _claim(folder: Path, command: list[str]) -> bool:
     return True
 
 
+def release(folder: Path) -> None:
+    """Removes the folder of a run that did not come to its first file."""
+    if [path.name for path in folder.glob("*")] == [COMMAND]:
+        shutil.rmtree(folder)
+        for parent in (folder.parent, folder.parent.parent):
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+
+
 def job() -> str | None:
     """The number of the cluster's job that this process belongs to, under which it is requeued; None outside of one."""
     found = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")

@@ -28,9 +28,10 @@ from callbacks.figures.style import BLACK, BLUE, COLORS, GRAY, VERMILION, headin
 from datamodules.boxes.annotations import Annotation
 from datamodules.boxes.read import read_annotations
 from datamodules.io import atomic_write, find_file
-from zoo.analysis.anchors import fit_anchors, mean_iou
+from datamodules.messages import report as remark
+from zoo.analysis.anchors import different_sizes, fit_anchors, mean_iou
 
-MAX_BOXES = 20_000  # that are clustered and drawn; larger sets are subsampled at random
+MAX_BOXES = 5_000  # that are clustered and drawn; larger sets are subsampled at random
 MAX_CLASSES = 20  # that have a bar of their own
 OTHER = "#BBBBBB"  # of the classes that have no color of their own
 
@@ -71,8 +72,10 @@ class Clusters(NamedTuple):
 def cluster(annotations: list[Annotation], ks: list[int], seed: int = 0) -> Clusters:
     """Fits anchors for each of `ks`, and scores those for 1 to the largest of them plus two.
 
+    Where there are fewer different sizes than anchors, the number of anchors is reduced.
+
     Raises:
-        ValueError: if there are no boxes, or fewer different sizes than anchors.
+        ValueError: if there are no boxes, or a number of anchors is below 1.
     """
     if not any(len(annotation.boxes) for annotation in annotations):
         raise ValueError(f"there is no box in the annotations of {len(annotations)} images: expected some to cluster")
@@ -82,8 +85,13 @@ def cluster(annotations: list[Annotation], ks: list[int], seed: int = 0) -> Clus
     used = sizes
     if len(sizes) > MAX_BOXES:
         used = sizes[np.random.default_rng(seed).choice(len(sizes), MAX_BOXES, replace=False)]
-    most = min(max(ks) + 2, len(np.unique(used, axis=0)))
-    anchors = {k: fit_anchors(used, k, seed=seed) for k in sorted({*ks, *range(1, most + 1)})}
+    different = different_sizes(used)
+    if too_many := [k for k in ks if k > different]:
+        remark(f"k is {too_many}, and the boxes have {different} different sizes: {different} anchors instead")
+    ks = sorted({min(k, different) for k in ks})
+    most = min(max(ks) + 2, different)
+    starts = 20 if used is sizes else 10  # a large set has fewer poor local optima, and takes longer
+    anchors = {k: fit_anchors(used, k, starts=starts, seed=seed) for k in sorted({*ks, *range(1, most + 1)})}
     centers = {k: KMeans(k, n_init=10, random_state=seed).fit(used).cluster_centers_ for k in anchors}
     return Clusters(
         sizes=sizes,
