@@ -8,11 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from datamodules.io import atomic_write
 from zoo import trust
 from zoo.command import recipes
+
+KEYS = ("state_dict", "pytorch-lightning_version")  # that Lightning reads from every checkpoint
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """The `ModelCheckpoint` that the command adds: its state is not mixed up with that of one of the user's."""
+
+    @property
+    def state_key(self) -> str:
+        return f"{type(self).__name__}-{self.filename}"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -42,13 +53,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         check_exists(path)
         check_intact(path)
         try:
-            return super().load_checkpoint(path, map_location, weights_only=True)
+            checkpoint = super().load_checkpoint(path, map_location, weights_only=True)
         except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise ValueError(
                 f"{path} is truncated or not a checkpoint ({reason}): expected a .ckpt file of `zoo fit`; "
                 "take another one, or train again"
             ) from None
+        missing = [key for key in KEYS if not isinstance(checkpoint, dict) or key not in checkpoint]
+        if missing:
+            raise ValueError(
+                f"{path} holds a {type(checkpoint).__name__} without {missing[0]}: expected a checkpoint of `zoo fit`; "
+                "take a file of a run's folder checkpoints"
+            )
+        return checkpoint
 
 
 def _is_remote(path: str | Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from jsonargparse.typing import NonNegativeFloat
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
@@ -20,12 +20,13 @@ from callbacks.monitors.flops import FlopCounter
 from callbacks.runtime.csv_logger import ContinueMetrics, KeepingCSVLogger
 from callbacks.runtime.finite_loss import FiniteLoss
 from callbacks.runtime.graceful_stop import GracefulStop
+from callbacks.runtime.monitor_check import MonitorCheck
 from callbacks.runtime.out_of_memory import OutOfMemory
 from callbacks.runtime.progress import progress_callback
 from datamodules.io import atomic_write
 from zoo import trust
 from zoo.command import recipes
-from zoo.command.checkpoints import AtomicCheckpointIO
+from zoo.command.checkpoints import AtomicCheckpointIO, RunCheckpoint
 from zoo.command.errors import cli_error_message
 from zoo.command.recipes import Expect
 from zoo.command.run_folder import claim_run_folder, release
@@ -208,7 +209,7 @@ class ZooCLI(LightningCLI):
             return []
         interval = timedelta(minutes=minutes)
         folder = self.folder / "checkpoints"
-        return [ModelCheckpoint(folder, "recent", train_time_interval=interval, enable_version_counter=False)]
+        return [RunCheckpoint(folder, "recent", train_time_interval=interval, enable_version_counter=False)]
 
     def resume_command(self) -> str:
         """The command that goes on with this run; what it was started with is in the run's config."""
@@ -222,15 +223,17 @@ class ZooCLI(LightningCLI):
         kwargs["default_root_dir"] = str(self.folder)
         if trainer.logger in (None, True):
             kwargs["logger"] = KeepingCSVLogger(self.folder, name="", version="")
+        has_own_bar = any(isinstance(callback, ProgressBar) for callback in trainer.callbacks or [])
         own = [
             FiniteLoss(command=True),
             self.flop_counter,
             OutOfMemory(command=True),
-            *([] if trainer.enable_progress_bar is False else [progress_callback()]),
+            MonitorCheck(),
+            *([] if trainer.enable_progress_bar is False or has_own_bar else [progress_callback()]),
         ]
         if trainer.enable_checkpointing is not False and not trainer.fast_dev_run:
             own = [
-                ModelCheckpoint(self.folder / "checkpoints", filename="last", enable_version_counter=False),
+                RunCheckpoint(self.folder / "checkpoints", filename="last", enable_version_counter=False),
                 *self.timed_checkpoints(),
                 GracefulStop(self.resume_command()),
                 ContinueMetrics(),

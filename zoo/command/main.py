@@ -118,6 +118,8 @@ def user_message(error: Exception) -> str | None:
     # Lightning raises the last one for impossible Trainer options; its name is enough, as the import takes seconds.
     if isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException":
         return str(error)
+    if str(error).startswith("Early stopping conditioned on metric"):
+        return str(error)
     if isinstance(error, (MemoryError, RuntimeError)):
         from callbacks.runtime.out_of_memory import is_out_of_memory
         from zoo.analysis.memory import free_memory
@@ -163,6 +165,9 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows a question mark
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)  # for the user's own classes, named by dotted path; last, so that it hides nothing
     for known in KNOWN_WARNINGS:

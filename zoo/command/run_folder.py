@@ -58,8 +58,8 @@ def release(folder: Path) -> None:
     """Removes the folder of a run that did not come to its first file."""
     if [path.name for path in folder.glob("*")] == [COMMAND]:
         shutil.rmtree(folder)
-        for parent in (folder.parent, folder.parent.parent):
-            if parent.is_dir() and not any(parent.iterdir()):
+        for parent in folder.parents[:3]:  # runs/FOLDER/RECIPE
+            if not any(parent.iterdir()):
                 parent.rmdir()
 
 
