@@ -116,13 +116,17 @@ def is_users(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in {"__macosx", "thumbs.db", "desktop.ini"}
 
 
-def read_image(path: str | Path, mode: str = "RGB", upright: bool = True) -> Image.Image:
+def read_image(
+    path: str | Path, mode: str = "RGB", upright: bool = True, at_least: tuple[int, int] | None = None
+) -> Image.Image:
     """Reads an image file in PIL mode `mode` ("RGB" or "L"); transparent parts become white.
 
     Args:
         path: of the file.
         mode: of the result.
         upright: turn the image as its EXIF tag says; False for the pixels as they are stored.
+        at_least: a size (width, height) that is enough: a JPEG may be decoded at a half, a quarter or an eighth of its
+            size as long as it keeps that, which takes much less time and memory.
 
     Raises:
         ValueError: if PIL cannot read the file as an image, or its numbers are in no known range.
@@ -130,6 +134,8 @@ def read_image(path: str | Path, mode: str = "RGB", upright: bool = True) -> Ima
     """
     try:
         with Image.open(path) as file:
+            if at_least is not None:
+                file.draft(None, (max(at_least),) * 2)  # either side may become the width when it is turned
             image = ImageOps.exif_transpose(file) if upright else file
             if image.mode.startswith(("I", "F")):  # more than 8 bits, which PIL would clip
                 image = Image.fromarray(_to_uint8(np.asarray(image)))
@@ -144,6 +150,26 @@ def read_image(path: str | Path, mode: str = "RGB", upright: bool = True) -> Ima
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of an image file when turned upright, without decoding it.
+
+    Raises:
+        ValueError, FileNotFoundError: as `read_image`.
+    """
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            is_turned = file.getexif().get(0x0112, 1) >= 5
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist: expected an image file; check the path") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path} cannot be read as an image ({error}): expected a complete JPEG, PNG or similar file; "
+            "convert it, or remove it"
+        ) from None
+    return (height, width) if is_turned else (width, height)
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:

@@ -63,8 +63,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         missing = [key for key in KEYS if not isinstance(checkpoint, dict) or key not in checkpoint]
         if missing:
             raise ValueError(
-                f"{path} holds a {type(checkpoint).__name__} without {missing[0]}: expected a checkpoint of `zoo fit`; "
-                "take a file of a run's folder checkpoints"
+                f"{path} does not say which module and data it belongs to (it is a {type(checkpoint).__name__} without "
+                f"{missing[0]}): expected a checkpoint of `zoo fit`; take one of a run's folder checkpoints"
             )
         return checkpoint
 
@@ -127,7 +127,7 @@ def newest_checkpoint(recipe: str) -> Path:
     for path in reversed(newest):
         if (whole := newest_whole(path.parents[1] if path.parent.name == "checkpoints" else path.parent)) is not None:
             return whole
-    raise ValueError(f"no whole checkpoint under {where}: expected that of a training; zoo fit {recipe}")
+    raise ValueError(f"no checkpoint under {where} that is whole: expected a trained {recipe}; zoo fit {recipe}")
 
 
 def checkpoint_of(source: str) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from zoo.command import recipes
 from zoo.command.checkpoints import check_exists, newest_checkpoint, newest_whole
 from zoo.command.lightning_cli import ZooCLI
-from zoo.command.run_folder import is_restarted, note_command
+from zoo.command.run_folder import is_restarted, note_command, release
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -25,21 +25,26 @@ def run_trainer(verb: str, recipe: str, options: list[str]) -> int:
     """
     run = recipes.run_of(recipe)
     cli = ZooCLI(recipe, options, folder=run)
-    checkpoint = cli.config_init.ckpt_path
-    if checkpoint is None:
-        checkpoint = to_go_on_from(cli.folder, resume=run is not None) if verb == "fit" else newest_checkpoint(recipe)
-    if checkpoint is not None:
-        check_exists(checkpoint)
-        print(f"checkpoint {checkpoint}", file=sys.stderr)
-    print(f"run folder {cli.folder}", file=sys.stderr)
-    if run is not None and options:
-        print(f"instead of what the run says: {' '.join(options)}", file=sys.stderr)
-    if verb == "fit":
-        note_command(cli.folder)
-    getattr(cli.trainer, verb)(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
-    if verb == "fit" and cli.trainer.is_global_zero:
-        for path in cli.folder.glob("hpc_ckpt_*.ckpt"):  # or a later job in this folder would start from it
-            path.unlink()
+    try:
+        checkpoint = cli.config_init.ckpt_path
+        if checkpoint is None:
+            checkpoint = (
+                to_go_on_from(cli.folder, resume=run is not None) if verb == "fit" else newest_checkpoint(recipe)
+            )
+        if checkpoint is not None:
+            check_exists(checkpoint)
+            print(f"checkpoint {checkpoint}", file=sys.stderr)
+        print(f"run folder {cli.folder}", file=sys.stderr)
+        if run is not None and options:
+            print(f"instead of what the run says: {' '.join(options)}", file=sys.stderr)
+        if verb == "fit":
+            note_command(cli.folder)
+        getattr(cli.trainer, verb)(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        if verb == "fit" and cli.trainer.is_global_zero:
+            for path in cli.folder.glob("hpc_ckpt_*.ckpt"):  # or a later job in this folder would start from it
+                path.unlink()
+    finally:
+        release(cli.folder)  # where nothing came of it
     return 0
 
 

@@ -87,3 +87,26 @@ def test_a_terminal_without_utf_8_gets_other_characters():
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
     assert b"gr" in done.stderr
+
+
+def test_many_large_photographs_are_classified_in_little_memory_one_line_at_a_time():
+    """Files that together would need far more memory decoded than the process may take."""
+    from PIL import Image
+
+    Image.effect_noise((4000, 3000), 50).convert("RGB").save("0.jpg", quality=40)
+    for i in range(1, 60):
+        Path(f"{i}.jpg").hardlink_to("0.jpg")
+    assert main(["fit", "digits/small", *QUICK]) == 0
+    code = (
+        "import resource, sys, zoo.command.verbs.predict as p\n"
+        "lines = p.predict('digits/small', [f'{i}.jpg' for i in range(60)])\n"
+        "next(lines)\n"
+        "first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "assert len(list(lines)) == 59\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - first) // 1024)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(recipes.ROOT.parent), "OMP_NUM_THREADS": "1"},
+        capture_output=True, check=True, text=True,
+    )  # fmt: skip
+    assert int(done.stdout.splitlines()[-1]) < 200  # MiB; decoded, the files are 2160

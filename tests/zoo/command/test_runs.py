@@ -127,7 +127,7 @@ def test_a_test_in_the_folder_of_a_run_keeps_its_metrics_and_draws_there(here, c
         (["fit", "digits/small", "--resume"], "digits/small is no run"),
         (["fit", "mine"], "--resume mine"),
         (["fit", "--resume", "nowhere"], "nowhere is no run"),
-        (["test", "mine"], "no whole checkpoint"),
+        (["test", "mine"], "no checkpoint under mine"),
     ],
 )
 def test_a_run_and_a_recipe_are_told_apart(here, capfd, words, said):
