@@ -105,11 +105,31 @@ class Data(LightningDataModule, ABC):
 
     # Lightning itself restores the loader, except if a module read `estimated_stepping_batches` before.
     def state_dict(self) -> dict[str, int]:
-        return self.train_loader.state_dict() if self.train_loader else {}
+        if self.train_loader is None:
+            return {}
+        loader = self.train_loader
+        batches = len(loader) if self.trainer is None else min(len(loader), self.trainer.num_training_batches)
+        sizes = {"batch_size": loader.batch_size, "world_size": loader.world_size, "batches": int(batches)}
+        return loader.state_dict() | sizes
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        if self.trainer is not None and self.trainer.state.fn == "fit":
-            self._resume_at = state
+        """Continues a training where its loader was.
+
+        Raises:
+            ValueError: within an epoch, if the rest of it would consist of other batches.
+        """
+        if self.trainer is None or self.trainer.state.fn != "fit" or not state:
+            return
+        now = {"batch_size": self.batch_size, "world_size": self.trainer.world_size}
+        then = {name: state.get(name, value) for name, value in now.items()}
+        if 0 < state["position"] < state.get("batches", 0) and now != then:
+            raise ValueError(
+                f"the checkpoint is from within an epoch, after {state['position']} batches of {then['batch_size']} on "
+                f"{then['world_size']} process(es), and now there are batches of {now['batch_size']} on "
+                f"{now['world_size']}: expected the same, as the rest of the epoch would be lost; go on with the same, "
+                "or from the checkpoint of an epoch's end"
+            )
+        self._resume_at = {name: state[name] for name in ("epoch", "position")}
 
 
 def hold_out(n: int, val_size: int) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,11 @@
 Everything that takes a path from the user uses `find_file`, and everything that writes a file uses `atomic_write`.
 """
 
+import glob
 import os
-from collections.abc import Iterator
+import platform
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -50,9 +53,14 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         OSError: if the file cannot be written; an older file of this name stays as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    host = re.sub(r"\W", "", platform.node())
+    temporary = path.with_name(f".{path.name}.{host}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.{host}.*"):
+            if not _is_running(left.suffix[1:]):  # a process of this machine that was killed while it wrote
+                with suppress(OSError):
+                    left.unlink()
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # without this the new name might lead to an empty file after a crash
@@ -71,18 +79,66 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink()
 
 
-def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:
-    """Reads an image file, turned upright, in PIL mode `mode` ("RGB" or "L"); transparent parts become white.
+def _is_running(process: str) -> bool:
+    """Whether a process of this number runs on this machine; true if that cannot be known."""
+    if not process.isdigit() or os.name != "posix":
+        return True
+    try:
+        os.kill(int(process), 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def user_files(folder: Path, suffixes: Iterable[str] | None = None, deep: bool = True) -> list[Path]:
+    """The files of a folder that a person put there, sorted; not what operating systems and editors add.
+
+    Left out are hidden files and folders (such as `._00.jpg` and `.ipynb_checkpoints`), `__MACOSX` and the like.
+
+    Args:
+        folder: to look in.
+        suffixes: only files with one of these, in any case.
+        deep: also look in its folders, at any depth.
+    """
+    wanted = None if suffixes is None else {suffix.lower() for suffix in suffixes}
+    found = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if is_users(name)) if deep else []
+        paths = (Path(place, name) for name in names if is_users(name))
+        found += [path for path in paths if wanted is None or path.suffix.lower() in wanted]
+    return sorted(found)
+
+
+def is_users(name: str) -> bool:
+    """Whether a file or folder of this name is one that a person put there; see `user_files`."""
+    return not name.startswith(".") and name.lower() not in {"__macosx", "thumbs.db", "desktop.ini"}
+
+
+def read_image(
+    path: str | Path, mode: str = "RGB", upright: bool = True, at_least: tuple[int, int] | None = None
+) -> Image.Image:
+    """Reads an image file in PIL mode `mode` ("RGB" or "L"); transparent parts become white.
+
+    Args:
+        path: of the file.
+        mode: of the result.
+        upright: turn the image as its EXIF tag says; False for the pixels as they are stored.
+        at_least: a size (width, height) that is enough: a JPEG may be decoded at a half, a quarter or an eighth of its
+            size as long as it keeps that, which takes much less time and memory.
 
     Raises:
-        ValueError: if PIL cannot read the file as an image.
+        ValueError: if PIL cannot read the file as an image, or its numbers are in no known range.
         FileNotFoundError: if the file does not exist.
     """
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # 16 bits, which PIL would clip at 255
-                image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
+            if at_least is not None:
+                file.draft(None, (max(at_least),) * 2)  # either side may become the width when it is turned
+            image = ImageOps.exif_transpose(file) if upright else file
+            if image.mode.startswith(("I", "F")):  # more than 8 bits, which PIL would clip
+                image = Image.fromarray(_to_uint8(np.asarray(image)))
             image = image.convert("RGBA") if image.has_transparency_data else image.convert(mode)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist: expected an image file; check the path") from None
@@ -94,6 +150,44 @@ def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of an image file when turned upright, without decoding it.
+
+    Raises:
+        ValueError, FileNotFoundError: as `read_image`.
+    """
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            is_turned = file.getexif().get(0x0112, 1) >= 5
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist: expected an image file; check the path") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path} cannot be read as an image ({error}): expected a complete JPEG, PNG or similar file; "
+            "convert it, or remove it"
+        ) from None
+    return (height, width) if is_turned else (width, height)
+
+
+def _to_uint8(values: np.ndarray) -> np.ndarray:
+    """Gray values of more than 8 bits -> uint8, by the range that they fill.
+
+    Floats are in 0..1 or 0..255; integers in 0..255, 0..4095 (12 bits, as scanners and microscopes give) or 0..65535.
+
+    Raises:
+        ValueError: for other values.
+    """
+    low, high = float(values.min()), float(values.max())
+    is_float = np.issubdtype(values.dtype, np.floating)
+    ranges = (1.0, 255.0) if is_float else (255.0, 4095.0, 65535.0)
+    top = next((limit for limit in ranges if high <= limit), None)
+    if low < 0 or top is None or not np.isfinite(values).all():
+        wanted = " or ".join(f"0..{limit:g}" for limit in ranges)
+        raise ValueError(f"it has values from {low:g} to {high:g}: expected {wanted}")
+    return (values.astype(np.float64) / top * 255).round().astype(np.uint8)
 
 
 def read_text(path: Path) -> str:

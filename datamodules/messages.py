@@ -1,7 +1,15 @@
-"""Parts that error messages share."""
+"""What is told to the user: parts that error messages share, and remarks on their data."""
 
 import difflib
+import sys
 from collections.abc import Iterable
+
+
+def report(line: str) -> None:
+    """Tells the user a line about their data, once, whatever the number of processes."""
+    from lightning.pytorch.utilities import rank_zero_only  # here, as messages are also needed where nothing is trained
+
+    rank_zero_only(print)(line, file=sys.stderr)
 
 
 def nearest_names(word: str, known: Iterable[str], otherwise: str = "", cutoff: float = 0.6) -> str:

@@ -1,10 +1,11 @@
 """The base of all systems: the steps, optimizer and schedule, metrics and their axes, and what a checkpoint records."""
 
+import argparse
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from lightning import LightningModule
@@ -16,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric
 
 from callbacks.figures.axis import Axis, loss_axis, percent_axis
+from zoo import trust
 
 ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
 SPLITS = ("train", "val", "test")
@@ -41,6 +43,7 @@ class System(LightningModule, ABC):
     from_data: ClassVar[dict[str, str]] = {"num_classes": "classes", "in_channels": "channels", "vocab_size": "tokens"}
     axes: ClassVar[dict[str, Axis]] = {"loss": loss_axis("loss"), "acc": percent_axis("Accuracy")}
     _saved_random_states: dict[str, Any] | None = None
+    _saved_metrics: dict[str, Any] | None = None
     net: nn.Module
     metrics: nn.ModuleDict
     is_initialized = False  # its weights come from a checkpoint or from a callback: others leave them alone
@@ -49,6 +52,28 @@ class System(LightningModule, ABC):
         super().__init__()
         self.optimizer, self.schedule = optimizer, schedule
         self.metrics = nn.ModuleDict()
+        self._continued: set[str] = set()  # metrics that go on in a resumed epoch, and are not logged in it yet
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Self:  # type: ignore[override]
+        """Lightning's own, but that a checkpoint can only name parts of the zoo, torch, torchvision and torchmetrics.
+
+        Raises:
+            ValueError: if it names anything else, which is then not imported; see `zoo.trust.trust`. Or if its
+                arguments are none of this class.
+        """
+        try:
+            with trust.only(trust.PARTS):
+                return super().load_from_checkpoint(checkpoint_path, *args, **options)
+        except argparse.ArgumentError as error:  # of jsonargparse, which builds the arguments
+            name = trust.denied(error)
+            if name is None:
+                reason = " ".join(str(error).split())
+                raise ValueError(f"{checkpoint_path} does not fit {cls.__name__}: {reason[:300]}") from None
+            raise ValueError(
+                f"{checkpoint_path} names {name}, which would be imported: expected parts of {', '.join(trust.PARTS)}; "
+                f"if you trust it, add --trust {name.partition('.')[0]}, in Python call zoo.trust.trust first"
+            ) from None
 
     @abstractmethod
     def step(self, batch: Any, split: str) -> dict[str, Any]:
@@ -121,7 +146,8 @@ class System(LightningModule, ABC):
             return
         metric = cast(Metric, self.metrics[name])
         metric.update(*values)
-        if metric.update_count == 1:
+        if metric.update_count == 1 or name in self._continued:
+            self._continued.discard(name)
             log(metric)
 
     def setup(self, stage: str) -> None:
@@ -136,10 +162,19 @@ class System(LightningModule, ABC):
                 )
 
     def on_train_start(self) -> None:
-        """Continues the random numbers of a resumed training, such as dropout's, where they were.
+        """Continues the random numbers of a resumed training, such as dropout's, and the metrics of its epoch.
 
-        Several processes had different ones, of which a checkpoint holds the first's: they draw anew.
+        Several processes had different numbers, of which a checkpoint holds the first's: they draw anew. Of the metrics
+        it holds the sum, which the first process takes.
         """
+        metrics, self._saved_metrics = self._saved_metrics, None
+        if metrics and self.trainer.fit_loop.restarted_mid_epoch and self.trainer.is_global_zero:
+            for name, (count, values) in metrics.items():
+                metric = cast(Metric, self.metrics[name])
+                metric._update_count = count
+                for key, value in values.items():
+                    setattr(metric, key, value.to(self.device))
+                self._continued.add(name)
         states, self._saved_random_states = self._saved_random_states, None
         if states is not None and self.trainer.world_size == 1:
             torch.set_rng_state(states["cpu"])
@@ -155,10 +190,25 @@ class System(LightningModule, ABC):
         metadata = getattr(getattr(self.trainer, "datamodule", None), "metadata", dict)
         checkpoint["data"] = metadata()
         checkpoint["random_states"] = _random_states()
+        checkpoint["train_metrics"] = self._train_metrics()
+
+    def _train_metrics(self) -> dict[str, tuple[int, dict[str, Tensor]]]:
+        """The state of the training metrics, over all processes, so that a resumed epoch ends with the right means."""
+        states = {}
+        for name, module in self.metrics.items():
+            metric = cast(Metric, module)
+            if not (name.startswith("train/") and metric.update_called):
+                continue
+            with metric.sync_context(should_sync=self.trainer.world_size > 1):
+                values = metric.metric_state
+                if all(isinstance(value, Tensor) for value in values.values()):  # and no lists of all values so far
+                    states[name] = metric.update_count, {key: v.detach().cpu() for key, v in values.items()}
+        return states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.is_initialized = True
         self._saved_random_states = checkpoint.get("random_states")
+        self._saved_metrics = checkpoint.get("train_metrics")
         here, there = _class_path(self), checkpoint.get("module", _class_path(self))
         saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
         own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
@@ -168,6 +218,14 @@ class System(LightningModule, ABC):
             raise ValueError(
                 f"the checkpoint holds a {there}, expected a {here}{detail}; "
                 "use the recipe and options that it was trained with"
+            )
+        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        trained, present = checkpoint.get("data", {}).get("classes"), getattr(data, "classes", None)
+        if trained and present and list(trained) != list(present):
+            first = next(i for i in range(len(trained)) if list(trained[: i + 1]) != list(present[: i + 1]))
+            raise ValueError(
+                f"the checkpoint's classes are {list(trained[:5])}, those of the data {list(present[:5])}; they differ "
+                f"from class {first} on: expected the same in the same order; take another checkpoint or other data"
             )
 
 

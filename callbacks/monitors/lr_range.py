@@ -20,9 +20,10 @@ class LRRangeTest(FigureCallback, LearningRateFinder):
 
     Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3. The test is Lightning's, which
     saves and restores net, optimizer, loops, data and random numbers: the training after it is the same as without it.
-    The loss drawn is an average over about the last fifty steps. Differs from Lightning in two ways. It suggests the
-    rate of the steepest fall by the logarithm of the rate; Lightning's is by the rate itself, and so always small. And
-    groups of parameters keep the ratio of their rates; drawn and suggested is the first group's.
+    It goes over the data as often as its steps need. The loss drawn is an average over about the last fifty steps.
+    Differs from Lightning in two ways. It suggests the rate of the steepest fall by the logarithm of the rate;
+    Lightning's is by the rate itself, and so always small. And groups of parameters keep the ratio of their rates;
+    drawn and suggested is the first group's.
 
     Writes `pictures/lr_range_test.png`.
 
@@ -55,9 +56,12 @@ class LRRangeTest(FigureCallback, LearningRateFinder):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         is_initialized = getattr(pl_module, "is_initialized", None)
         hooks = [hook for optimizer in trainer.optimizers for hook in keep_ratios(optimizer)]
+        max_epochs = trainer.fit_loop.max_epochs
+        trainer.fit_loop.max_epochs = -1  # the test may take more steps than the training: it goes over the data again
         try:
             super().on_fit_start(trainer, pl_module)
         finally:
+            trainer.fit_loop.max_epochs = max_epochs
             for hook in hooks:
                 hook.remove()
         if is_initialized is not None:  # restoring set it, but these weights were not loaded by a user

@@ -1,51 +1,99 @@
-"""Ctrl-C and SIGTERM end a training after the current batch, with a checkpoint that continues exactly there."""
+"""Ctrl-C and other signals end a training after the current batch, with a checkpoint that continues exactly there."""
 
 import signal
 import threading
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+KEY = "zoo/stop"  # in the store of torch.distributed: after which step all ranks stop, and why
+
+
+class Stopped(KeyboardInterrupt):
+    """A training that a signal ended.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = number
 
 
 class GracefulStop(Callback):
-    """Saves `checkpoints/interrupted.ckpt` on Ctrl-C or SIGTERM and prints how to continue; a second one ends the run.
+    """Saves `checkpoints/interrupted.ckpt` on Ctrl-C, SIGTERM or SIGHUP (a closed terminal) and prints how to continue.
 
-    A signal is only remembered; the checkpoint is written between two batches, never within an optimizer step. Several
-    processes would stop at different batches, so with them Lightning's own handlers stay (under Slurm its signal saves
-    and requeues).
+    A signal is only remembered: the checkpoint is written between two batches, never within an optimizer step. Of
+    several processes it is enough that one gets the signal: it tells the others after which step to stop, one later
+    than its own, since none of them can be further. At the end of an epoch validation still runs, and a training in its
+    last batch ends as usual. A second signal ends the run at once, unless the checkpoint is being written.
 
     Args:
-        recipe: its name, for the printed command.
+        command: what to run to go on, for the message; "" for the name of the checkpoint.
     """
 
-    def __init__(self, recipe: str = "RECIPE") -> None:
-        self.recipe = recipe
+    def __init__(self, command: str = "") -> None:
+        self.command = command
         self.received: int | None = None  # the signal
+        self.at: tuple[int, int] | None = None  # after which optimizer step all stop, and the signal
+        self.saving = False
         self._replaced: dict[signal.Signals, Any] = {}  # signal -> the handler that was set before
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.received = None
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            self._replaced = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    # Not earlier, as Lightning sets its own handler of SIGTERM after `on_fit_start`: it would end the run elsewhere.
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.received = self.at = None
+        if threading.current_thread() is threading.main_thread():
+            self._replaced = {number: signal.signal(number, self._handle) for number in SIGNALS}
 
     def _handle(self, number: int, frame: Any) -> None:
+        if self.saving:
+            return  # what the first signal saves must not be lost
         if self.received is not None:
-            raise KeyboardInterrupt
+            raise Stopped(number)
         self.received = number
         print("\nStopping after this batch; once more to stop immediately.", flush=True)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if self.received is None:
+        self._agree(trainer)
+        if self.at is not None and trainer.global_step >= self.at[0] and not trainer.is_last_batch:
+            self._stop(trainer, *self.at)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        goes_on = trainer.current_epoch + 1 != trainer.max_epochs and trainer.global_step != trainer.max_steps
+        if self.at is not None and trainer.global_step >= self.at[0] and goes_on:
+            self._stop(trainer, *self.at)
+
+    def _agree(self, trainer: Trainer) -> None:
+        """Sets `at` if this process or another one got a signal."""
+        if self.at is not None:
             return
+        if trainer.world_size == 1:
+            if self.received is not None:
+                self.at = trainer.global_step, self.received
+            return
+        store = torch.distributed.distributed_c10d._get_default_store()  # reading it does not wait for the device
+        if self.received is not None:
+            store.compare_set(KEY, "", f"{trainer.global_step + 1} {self.received}")
+        if store.check([KEY]):
+            step, number = store.get(KEY).decode().split()
+            self.at = int(step), int(number)
+
+    def _stop(self, trainer: Trainer, step: int, number: int) -> None:
         path = Path(trainer.default_root_dir, "checkpoints", "interrupted.ckpt")
-        trainer.save_checkpoint(path)
-        print(
-            f"Interrupted in epoch {trainer.current_epoch + 1}. "
-            f"To go on from here: zoo fit {self.recipe} --ckpt_path {path}",
-            flush=True,
-        )
-        raise KeyboardInterrupt
+        self.saving = True
+        try:
+            trainer.save_checkpoint(path)
+        finally:
+            self.saving = False
+        if trainer.is_global_zero:
+            more = f"to go on from here: {self.command}" if self.command else f"its state is in {path}"
+            place = f"epoch {trainer.current_epoch + 1}, after step {trainer.global_step}"
+            print(f"Interrupted in {place}; {more}", flush=True)
+        raise Stopped(number)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore_handlers()

@@ -26,6 +26,9 @@ class EpochLines(ProgressBar):
         if self.enabled:
             print(text, file=sys.stderr, flush=True)
 
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        self._epoch_start = time.monotonic()  # a training that is resumed within an epoch does not start that epoch
+
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         self._epoch_start = time.monotonic()
 

@@ -7,16 +7,15 @@ changes. Edges are continuous: a box that covers the complete image is (0, 0, wi
 import csv
 import glob
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.io import IMAGE_SUFFIXES, read_image
+from datamodules.messages import report
 
 
 class Annotation(NamedTuple):
@@ -35,11 +34,6 @@ class Annotation(NamedTuple):
     boxes: np.ndarray | Sequence
     names: Sequence[str]
     split: str = "train"
-
-
-@rank_zero_only
-def _report(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def clean_boxes(annotations: list[Annotation], source: Path) -> list[Annotation]:
@@ -84,7 +78,7 @@ def clean_boxes(annotations: list[Annotation], source: Path) -> list[Annotation]
         total = sum(len(annotation.names) for annotation in annotations)
         summary = ", ".join(f"{count} {change}" for change, count in counts.items() if count)
         others = f" and {len(changed) - 1} more" * (len(changed) > 1)
-        _report(f"{source}: of {total} boxes, {summary}; in {changed[0]}{others}")
+        report(f"{source}: of {total} boxes, {summary}; in {changed[0]}{others}")
     return clean
 
 
@@ -98,17 +92,40 @@ def _size(annotation: Annotation, source: Path) -> tuple[int, int]:
 
 
 def image_of_annotation(folder: Path, name: str, stem: str = "") -> Path:
-    """The image that an annotation calls `name`: in `folder`, whatever the path or suffix it was annotated with."""
+    """The image that an annotation is of, in `folder`.
+
+    Args:
+        folder: of the images.
+        name: what the annotation calls it, whatever the path or suffix it was annotated with.
+        stem: of the annotation's own file, if there is one for each image. It decides, as names inside of files are
+            often those of other folders or of before a renaming; the name is used where no image has the stem.
+    """
     name = name.replace("\\", "/")
     named = folder / Path(name).name
-    if exact := [path for path in (folder / name, named) if path.is_file()]:
+    if stem and (own := _image_with_stem(folder, stem, prefer=named.suffix)) is not None:
+        return own
+    if exact := [path for path in (folder / name, named) if name and path.is_file()]:
         return exact[0]
-    similar = (
-        path
-        for path in sorted(folder.glob(f"{glob.escape(stem or named.stem)}.*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    )
-    return next(similar, named if name else folder / stem)
+    similar = _image_with_stem(folder, named.stem) if name else None
+    return similar or (named if name else folder / stem)
+
+
+def _image_with_stem(folder: Path, stem: str, prefer: str = "") -> Path | None:
+    """The image of this stem; of several that with the preferred suffix, else the first."""
+    found = [path for path in folder.glob(f"{glob.escape(stem)}.*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    return min((path for path in found if path.stem == stem), key=lambda p: (p.suffix != prefer, p.name), default=None)
+
+
+def whole_number(value: Any) -> int:
+    """A size as files have it: 64, "64" or "64.0".
+
+    Raises:
+        ValueError: if it is none.
+    """
+    number = float(value)
+    if number != int(number):
+        raise ValueError(f"{value} is no whole number")
+    return int(number)
 
 
 def read_json(path: Path) -> Any:
@@ -118,7 +135,7 @@ def read_json(path: Path) -> Any:
         ValueError: if it is empty, truncated or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # JSON's and Unicode's errors are subclasses
         problem = "is empty" if not path.stat().st_size else f"cannot be read as JSON ({error})"
         raise ValueError(f"{path} {problem}: expected a complete annotation file; export it again") from None

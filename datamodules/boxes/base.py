@@ -5,6 +5,7 @@ H, W height and width of the images that the net sees.
 
 from abc import abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +17,10 @@ from torch.utils.data import Dataset
 from datamodules.base import TEST_SHARE, hold_out
 from datamodules.batches import Boxed
 from datamodules.boxes.annotations import Annotation
+from datamodules.duplicates import check_splits, same_images
 from datamodules.image import ImageData
 from datamodules.io import find_file, read_image
+from datamodules.messages import report
 
 
 class BoxedSample(NamedTuple):
@@ -62,6 +65,9 @@ def collate_boxes(samples: list[BoxedSample]) -> Boxed:
     return Boxed(torch.stack(images), list(boxes), list(labels))
 
 
+TURNED = {True: "when turned as its EXIF tag says", False: "as it is stored"}
+
+
 class BoxedFiles(Dataset):
     """Image files with their boxes, scaled to one size.
 
@@ -69,10 +75,17 @@ class BoxedFiles(Dataset):
         annotations: of the images.
         classes: names in the order of the labels.
         image_size: (H, W) to which image and boxes are scaled, whatever the aspect ratio of the image.
+        upright: turn images as their EXIF tags say; False if the boxes were drawn on them as they are stored.
     """
 
-    def __init__(self, annotations: list[Annotation], classes: tuple[str, ...], image_size: tuple[int, int]) -> None:
-        self.annotations, self.classes, self.image_size = annotations, classes, image_size
+    def __init__(
+        self,
+        annotations: list[Annotation],
+        classes: tuple[str, ...],
+        image_size: tuple[int, int],
+        upright: bool = True,
+    ) -> None:
+        self.annotations, self.classes, self.image_size, self.upright = annotations, classes, image_size, upright
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -80,8 +93,15 @@ class BoxedFiles(Dataset):
     def __getitem__(self, index: int) -> BoxedSample:
         """Raises ValueError if the image has another size than its annotation states."""
         annotation, (H, W) = self.annotations[index], self.image_size
-        image = read_image(annotation.path)
-        if image.size != (annotation.width, annotation.height):
+        image = read_image(annotation.path, upright=self.upright)
+        annotated = annotation.width, annotation.height
+        if image.size != annotated and read_image(annotation.path, upright=not self.upright).size == annotated:
+            raise ValueError(
+                f"{annotation.path} has {image.width} x {image.height} pixels {TURNED[self.upright]}, but its boxes "
+                f"were drawn on {annotation.width} x {annotation.height}, {TURNED[not self.upright]}: expected boxes "
+                f"for the former; set upright to {str(not self.upright).lower()}"
+            )
+        if image.size != annotated:
             raise ValueError(
                 f"{annotation.path} has {image.width} x {image.height} pixels, but its boxes were drawn on "
                 f"{annotation.width} x {annotation.height}: expected the image that was annotated; replace it"
@@ -124,6 +144,7 @@ class AnnotatedData(BoxedData):
         image_size: (H, W) that the net sees; images with another aspect ratio are stretched.
         classes: names in the order of the labels; default those that occur, in alphabetical order.
         val_size: images taken out of train for validation; 0 trains on all and validates on none.
+        upright: turn images as their EXIF tags say, as most annotation tools do.
         in_memory: decode all images once and keep them as uint8; otherwise they are read in each epoch.
         mean, std: per channel, of pixels in 0..1; by default ImageNet's.
         num_workers: processes that read files, if they are not kept in memory.
@@ -131,7 +152,8 @@ class AnnotatedData(BoxedData):
 
     Raises:
         FileNotFoundError: if an image or annotation does not exist.
-        ValueError: if an annotation cannot be read or has a class that is not among `classes`, or if there is no box.
+        ValueError: if an annotation cannot be read or has a class that is not among `classes`, if there is no box, or
+            if an image is both in training and in test.
     """
 
     def __init__(
@@ -139,6 +161,7 @@ class AnnotatedData(BoxedData):
         image_size: tuple[int, int] = (416, 416),
         classes: list[str] | None = None,
         val_size: int = 0,
+        upright: bool = True,
         in_memory: bool = True,
         mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
         std: tuple[float, float, float] = (0.229, 0.224, 0.225),
@@ -150,7 +173,7 @@ class AnnotatedData(BoxedData):
         super().__init__(
             val_size=val_size, mean=mean, std=std, batch_size=batch_size, eval_batch_size=eval_batch_size, **options
         )
-        self.in_memory, self.num_workers = in_memory, num_workers
+        self.in_memory, self.num_workers, self.upright = in_memory, num_workers, upright
         self.image_shape = (3, *image_size)
         self.found = self.annotations()
         everything = [annotation for annotations in self.found.values() for annotation in annotations]
@@ -170,6 +193,30 @@ class AnnotatedData(BoxedData):
                 raise FileNotFoundError(
                     f"{annotation.path} is annotated but does not exist: expected the image; add it or remove its boxes"
                 )
+
+        self._check_images()
+
+    def _check_images(self) -> None:
+        """Each image has one annotation, and is in one split; of the same image under two names one is left out."""
+        for annotations in self.found.values():
+            of_path: dict[Path, Annotation] = {}
+            for annotation in annotations:
+                if of_path.setdefault(annotation.path, annotation) is not annotation:
+                    raise ValueError(
+                        f"{annotation.path} is annotated twice: expected one annotation for each image; join the "
+                        "boxes, or correct the name"
+                    )
+        if "test" in self.found:
+            check_splits({split: [a.path for a in annotations] for split, annotations in self.found.items()})
+            return
+        groups = same_images(annotation.path for annotation in self.found["train"])
+        if groups and 4 * sum(map(len, groups)) < len(self.found["train"]):
+            copies = {path for group in groups for path in group[1:]}
+            report(f"{len(copies)} images are left out as copies of others, such as {groups[0][1]} of {groups[0][0]}")
+            self.found["train"] = [annotation for annotation in self.found["train"] if annotation.path not in copies]
+        elif groups:
+            first, other = groups[0][:2]
+            report(f"many images are copies of others, such as {other} of {first}, also in the test set")
 
     @abstractmethod
     def annotations(self) -> dict[str, list[Annotation]]:
@@ -201,7 +248,7 @@ class AnnotatedData(BoxedData):
         datasets: dict[str, Dataset] = {}
         for split, annotations in found.items():
             if annotations:
-                files = BoxedFiles(annotations, self.classes, self.image_shape[1:])
+                files = BoxedFiles(annotations, self.classes, self.image_shape[1:], self.upright)
                 datasets[split] = files.in_memory() if self.in_memory else files
         return datasets
 

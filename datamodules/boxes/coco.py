@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from datamodules.boxes.annotations import Annotation, clean_boxes, image_of_annotation, read_json
+from datamodules.boxes.annotations import Annotation, clean_boxes, image_of_annotation, read_json, whole_number
 from datamodules.boxes.base import AnnotatedData
 
 
@@ -25,15 +25,15 @@ def read_coco(path: Path, images: Path | None = None, content: Any = None) -> li
     """
     content = read_json(path) if content is None else content
     try:
-        classes = {category["id"]: str(category["name"]) for category in content["categories"]}
+        classes = {str(key): str(item["name"]) for key, item in _by_id(content["categories"], "categories").items()}
         described = {
-            image["id"]: (str(image["file_name"]), (image.get("width") or 0, image.get("height") or 0))
-            for image in content["images"]
+            key: (str(image["file_name"]), tuple(whole_number(image.get(side) or 0) for side in ("width", "height")))
+            for key, image in _by_id(content["images"], "images").items()
         }
         boxes, names = defaultdict(list), defaultdict(list)
         for item in content["annotations"]:
             left, top, width, height = map(float, item["bbox"])
-            image, category = item["image_id"], item["category_id"]
+            image, category = str(item["image_id"]), str(item["category_id"])
             if image not in described or category not in classes:
                 which = f"image {image}" if image not in described else f"category {category}"
                 raise ValueError(f"annotation {item.get('id')} refers to {which}, which is not defined")
@@ -52,6 +52,21 @@ def read_coco(path: Path, images: Path | None = None, content: Any = None) -> li
         for key, (name, size) in described.items()
     ]
     return clean_boxes(annotations, path)
+
+
+def _by_id(items: list[dict[str, Any]], what: str) -> dict[str, dict[str, Any]]:
+    """Items by their ids as text: tools write 1 in one place and "1" in another.
+
+    Raises:
+        ValueError: if two have the same id, as in files that were joined: their boxes cannot be told apart.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for item in items:
+        other = found.setdefault(str(item["id"]), item)
+        if other is not item:
+            names = [str(one.get("file_name") or one.get("name")) for one in (other, item)]
+            raise ValueError(f"the {what} {names[0]} and {names[1]} have the same id {item['id']}")
+    return found
 
 
 class COCO(AnnotatedData):

@@ -9,7 +9,9 @@ from typing import Any
 
 from datamodules.boxes.annotations import Annotation, clean_boxes, image_of_annotation, read_csv, read_json
 from datamodules.boxes.base import AnnotatedData
+from datamodules.messages import report
 
+NO_CLASS = "object"  # the class of regions without attributes
 Region = tuple[dict, dict]  # its shape and its attributes, as in the file
 
 
@@ -44,6 +46,12 @@ def read_via(
             f"{path} cannot be read as an export of VGG Image Annotator 1 or 2 ({problem}): expected regions with "
             "shape_attributes and region_attributes; export it again"
         ) from None
+    if any(NO_CLASS in names for names in classes.values()):
+        if {name for names in classes.values() for name in names} != {NO_CLASS}:
+            raise ValueError(
+                f"{path}: some regions have a class and others have no attribute: expected a class for each; add them"
+            )
+        report(f"{path}: the regions have no attributes, so all are of one class, {NO_CLASS!r}")
     folder = images or path.parent
     annotations = [Annotation(image_of_annotation(folder, name), 0, 0, boxes[name], classes[name]) for name in regions]
     return clean_boxes(annotations, path)
@@ -81,7 +89,11 @@ def _box(shape: dict) -> tuple[float, float, float, float]:
 
 
 def _class(values: dict, attribute: str | None) -> str:
-    """The value of the attribute; of a checkbox the option that is ticked."""
+    """The value of the attribute; of a checkbox the option that is ticked; without any attribute `NO_CLASS`."""
+    if not values and attribute is None:
+        return NO_CLASS
+    if attribute is not None and attribute not in values:
+        raise ValueError(f"a region has the attributes {list(values)}: expected {attribute!r} among them")
     if attribute is None and len(values) != 1:
         raise ValueError(f"a region has the attributes {list(values)}: expected one, or `attribute` to name the class")
     value = values[attribute or next(iter(values))]

@@ -1,30 +1,32 @@
 """Pascal VOC: one XML file for each image, and lists of names that define the splits (Everingham et al. 2010)."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from datamodules.boxes.annotations import Annotation, clean_boxes, image_of_annotation
+from datamodules.boxes.annotations import Annotation, clean_boxes, image_of_annotation, whole_number
 from datamodules.boxes.base import AnnotatedData
-from datamodules.io import find_file
+from datamodules.io import IMAGE_SUFFIXES, find_file, user_files
 
 BOX_EDGES = ("xmin", "ymin", "xmax", "ymax")
+XML_FOLDERS, IMAGE_FOLDERS = ("Annotations", "annotations"), ("JPEGImages", "images", "Images")
 
 
 def roots(folder: Path) -> list[Path]:
     """The folders at or below `folder` that hold VOC annotations, such as VOCdevkit/VOC2007 and VOCdevkit/VOC2012."""
     found = [folder, *sorted(folder.glob("VOC*")), *sorted(folder.glob("VOCdevkit/VOC*"))]
-    found = [path for path in found if (path / "Annotations").is_dir()]
-    return found or [folder] * any(folder.glob("*.xml"))
+    found = [path for path in found if _xml_folder(path) != path]
+    return found or [folder] * bool(user_files(folder, {".xml"}, deep=False))
 
 
 def read_voc(folder: Path, split: str | None = None, difficult: bool = False) -> list[Annotation]:
     """The annotations below a folder.
 
-    It holds Annotations/*.xml with JPEGImages/ and optionally ImageSets/Main/SPLIT.txt, once or in several VOC* folders
-    at or below VOCdevkit; or else *.xml files next to the images. Numbers are read as edges in pixels from 0: VOC's own
-    count from 1, so that its boxes lie one pixel to the right; those of most annotation tools are exact.
+    It holds Annotations/*.xml with JPEGImages/ (or images/) and optionally ImageSets/Main/SPLIT.txt, once or in several
+    VOC* folders at or below VOCdevkit; or else *.xml files next to the images. Numbers are read as edges in pixels from
+    0: VOC's own count from 1, so that its boxes lie one pixel to the right; those of most annotation tools are exact.
 
     Args:
         folder: as above.
@@ -45,18 +47,30 @@ def read_voc(folder: Path, split: str | None = None, difficult: bool = False) ->
 
 
 def _xml_folder(root: Path) -> Path:
-    return root / "Annotations" if (root / "Annotations").is_dir() else root
+    return next((root / name for name in XML_FOLDERS if (root / name).is_dir()), root)
+
+
+def _names(path: Path) -> list[str]:
+    """The names in a list: one in each line, with or without a suffix; VOC's second column, 1, 0 or -1, is left out."""
+    names = []
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
+        name = re.sub(r"\s+-?[01]$", "", line.strip())
+        stem, dot, suffix = name.rpartition(".")
+        name = stem if dot and f".{suffix.lower()}" in {*IMAGE_SUFFIXES, ".xml"} else name
+        names += [name] if name else []
+    return names
 
 
 def _listed(root: Path, split: str | None) -> Iterator[tuple[str, str]]:
     """(file name without suffix, "train" or "test") of each annotation in the list `split`; of all if it is None."""
     lists = root / "ImageSets" / "Main"
-    names = {path.stem: path.read_text().split() for path in lists.glob("*.txt") if path.stem in (split, "test")}
+    files = user_files(lists, {".txt"}, deep=False)
+    names = {path.stem: _names(path) for path in files if path.stem in (split, "test")}
     if split is not None:
         yield from ((stem, "test" if split == "test" else "train") for stem in names.get(split, []))
         return
     test = set(names.get("test", []))
-    for path in sorted(_xml_folder(root).glob("*.xml")):
+    for path in user_files(_xml_folder(root), {".xml"}, deep=False):
         yield path.stem, "test" if path.stem in test else "train"
 
 
@@ -68,8 +82,8 @@ def read_xml(path: Path, difficult: bool = False, split: str = "train") -> Annot
         ValueError: if it is empty, truncated, or lacks a required element.
     """
     try:
-        tree = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
+        tree = _parse(path.read_bytes())
+    except (ElementTree.ParseError, UnicodeError, LookupError, ValueError) as error:
         problem = "is empty" if not path.stat().st_size else f"cannot be read as XML ({error})"
         raise ValueError(f"{path} {problem}: expected a complete VOC annotation; correct it or remove it") from None
     except FileNotFoundError:
@@ -78,7 +92,7 @@ def read_xml(path: Path, difficult: bool = False, split: str = "train") -> Annot
         ) from None
     objects = [item for item in tree.iter("object") if difficult or (item.findtext("difficult") or "0").strip() != "1"]
     try:
-        width, height = (float(tree.findtext(f"size/{side}") or 0) for side in ("width", "height"))
+        width, height = (whole_number(tree.findtext(f"size/{side}") or 0) for side in ("width", "height"))
         boxes = [[float(_text(item, f"bndbox/{edge}")) for edge in BOX_EDGES] for item in objects]
         names = [_text(item, "name").strip() for item in objects]
     except ValueError:
@@ -86,9 +100,27 @@ def read_xml(path: Path, difficult: bool = False, split: str = "train") -> Annot
             f"{path} has an object without a name or without numbers: expected a name, and {', '.join(BOX_EDGES)} in "
             "bndbox; correct it"
         ) from None
-    folder = path.parent.parent / "JPEGImages" if path.parent.name == "Annotations" else path.parent
+    folder = path.parent
+    if path.parent.name in XML_FOLDERS:
+        beside = [path.parent.parent / name for name in IMAGE_FOLDERS]
+        folder = next((place for place in beside if place.is_dir()), beside[0])
     image = image_of_annotation(folder, (tree.findtext("filename") or "").strip(), path.stem)
-    return clean_boxes([Annotation(image, int(width), int(height), boxes, names, split)], path)[0]
+    return clean_boxes([Annotation(image, width, height, boxes, names, split)], path)[0]
+
+
+def _parse(content: bytes) -> ElementTree.Element:
+    """XML in any encoding that Python knows: the parser itself refuses those of several bytes, such as GB2312.
+
+    Raises:
+        ParseError, UnicodeError, LookupError: if it cannot be read.
+    """
+    declared = re.match(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"'][^>]*\?>", content)
+    if declared is None or declared[1].lower() in (b"utf-8", b"utf8", b"utf-16"):
+        return ElementTree.fromstring(content)
+    # GB18030 contains the older GB2312 and GBK, as which files are often declared that have further characters.
+    encoding = declared[1].decode().lower()
+    encoding = "gb18030" if encoding in ("gb2312", "gbk", "cp936") else encoding
+    return ElementTree.fromstring(content[declared.end() :].decode(encoding))
 
 
 def _text(item: ElementTree.Element, path: str) -> str:

@@ -114,6 +114,8 @@ class CaptionList(Captioned):
         for split, rows in self.rows.items():
             samples = [(self.pairs[i][0], labels[i]) for i in rows]
             files = ImageFiles(samples, augmented if split == "train" else resized, self.resolved_seed())
+            if split == "train":
+                files.check(self.image_shape)
             datasets[split] = CaptionedFiles(files, *encode_sentences(self.tokenizer, [self.pairs[i][1] for i in rows]))
         return datasets
 

@@ -14,20 +14,15 @@ everywhere, counts as a miss. TODO
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from callbacks.figures.style import BLUE, GRAY
 from callbacks.galleries.relevance import relevance
 from datamodules.scenes import SHAPES, draw_scene
-from experiments.studies import Row, panels, publish, run
 from zoo.classification.base import Classifier
 from zoo.classification.convmixer import ConvMixer
 from zoo.classification.resnet import ResNet18

@@ -233,9 +233,11 @@ def folder_of(pictures: Path, **options) -> ImageFolder:
 
 
 def layout(pictures: Path, splits: tuple[str, ...]) -> Path:
-    """The same images under train/ and so on."""
-    for split in splits:
+    """Images of their own under train/ and so on: the given ones, turned."""
+    for turns, split in enumerate(splits):
         shutil.copytree(pictures, pictures.parent / "split" / split)
+        for path in (pictures.parent / "split" / split).rglob("*.*"):
+            Image.open(path).rotate(90 * turns).save(path)
     return pictures.parent / "split"
 
 

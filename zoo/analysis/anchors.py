@@ -24,6 +24,15 @@ def mean_iou(sizes: np.ndarray, anchors: np.ndarray) -> float:
     return float(iou(sizes, anchors).max(1).mean())
 
 
+def different_sizes(sizes: np.ndarray) -> int:
+    """How many different boxes (N, 2) there are, to a ten thousandth of the image: equal ones differ by rounding.
+
+    >>> different_sizes(np.array([[0.1 + 0.2, 0.5], [0.3, 0.5], [0.3, 0.6]]))
+    2
+    """
+    return len(np.unique(sizes.round(4), axis=0))
+
+
 def fit_anchors(sizes: np.ndarray, k: int, starts: int = 20, seed: int = 0) -> np.ndarray:
     """The `k` anchors (k, 2) with the best mean IoU of several starts, in the order of their area.
 
@@ -33,14 +42,14 @@ def fit_anchors(sizes: np.ndarray, k: int, starts: int = 20, seed: int = 0) -> n
 
     Args:
         sizes: (N, 2), all above 0.
-        k: number of anchors.
+        k: number of anchors; at most `different_sizes(sizes)`.
         starts: number of starts: Euclidean k-means, then k-means++ with the distance 1 - IoU.
         seed: of the starts.
 
     Raises:
         ValueError: if there are fewer than `k` different sizes.
     """
-    different = len(np.unique(sizes, axis=0))
+    different = different_sizes(sizes)
     if not 1 <= k <= different:
         raise ValueError(f"k is {k}: expected 1 to {different}, the number of different box sizes")
     rng = np.random.default_rng(seed)

@@ -2,15 +2,28 @@
 
 import importlib
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from datamodules.io import atomic_write
+from zoo import trust
 from zoo.command import recipes
+
+KEYS = ("state_dict", "pytorch-lightning_version")  # that Lightning reads from every checkpoint
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """The `ModelCheckpoint` that the command adds: its state is not mixed up with that of one of the user's."""
+
+    @property
+    def state_key(self) -> str:
+        return f"{type(self).__name__}-{self.filename}"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -31,21 +44,29 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
             torch.save(checkpoint, file)
 
-    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
-        """Reads a checkpoint.
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
+        """Reads a checkpoint as data, whatever `weights_only` says: Lightning would run the code in it when resuming.
 
         Raises:
             ValueError: if the file does not exist, is truncated or is not a checkpoint.
         """
         check_exists(path)
+        check_intact(path)
         try:
-            return super().load_checkpoint(path, *args, **options)
+            checkpoint = super().load_checkpoint(path, map_location, weights_only=True)
         except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise ValueError(
                 f"{path} is truncated or not a checkpoint ({reason}): expected a .ckpt file of `zoo fit`; "
                 "take another one, or train again"
             ) from None
+        missing = [key for key in KEYS if not isinstance(checkpoint, dict) or key not in checkpoint]
+        if missing:
+            raise ValueError(
+                f"{path} does not say which module and data it belongs to (it is a {type(checkpoint).__name__} without "
+                f"{missing[0]}): expected a checkpoint of `zoo fit`; take one of a run's folder checkpoints"
+            )
+        return checkpoint
 
 
 def _is_remote(path: str | Path) -> bool:
@@ -58,21 +79,59 @@ def check_exists(path: str | Path) -> None:
         raise ValueError(f"checkpoint {path} does not exist: expected a .ckpt file, as in runs/*/*/*/checkpoints")
 
 
+def check_intact(path: str | Path) -> None:
+    """Raises ValueError if a byte of a checkpoint differs from what was written, by the checksums in the archive."""
+    if _is_remote(path) or not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error}): take another checkpoint, or train again") from None
+    if broken is not None:
+        raise ValueError(
+            f"{path} is damaged: the checksum of {broken} is wrong; take another checkpoint, or train again"
+        )
+
+
+def checkpoints_in(run: Path) -> list[Path]:
+    """The checkpoints of a run, newest first: its own, and those that Lightning writes before a job is requeued."""
+    found = [*run.glob("checkpoints/*.ckpt"), *run.glob("hpc_ckpt_*.ckpt")]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def newest_whole(run: Path) -> Path | None:
+    """The newest checkpoint of a run that is not damaged, None if there is none; says which ones are damaged."""
+    for path in checkpoints_in(run):
+        try:
+            check_intact(path)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+        else:
+            return path
+    return None
+
+
 def newest_checkpoint(recipe: str) -> Path:
-    """The last checkpoint of the newest run of a recipe in `runs`.
+    """The last checkpoint of a run, given by its folder, or of the newest run of a recipe in `runs`.
 
     Raises:
-        ValueError: if the recipe is unknown or was not trained here.
+        ValueError: if the recipe is unknown or was not trained here, or the run has no whole checkpoint.
     """
-    name = recipes.name_of(recipes.find(recipe))
-    found = sorted(Path("runs", name).glob("*/checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ValueError(f"no checkpoint under {Path('runs', name)}: expected a trained {name}; zoo fit {name}")
-    return found[-1]
+    if (run := recipes.run_of(recipe)) is not None:
+        runs, where = [run], str(run)
+    else:
+        name = recipes.name_of(recipes.find(recipe))
+        runs, where = list(Path("runs", name).glob("*/")), str(Path("runs", name))
+    newest = sorted((found[0] for folder in runs if (found := checkpoints_in(folder))), key=lambda p: p.stat().st_mtime)
+    for path in reversed(newest):
+        if (whole := newest_whole(path.parents[1] if path.parent.name == "checkpoints" else path.parent)) is not None:
+            return whole
+    raise ValueError(f"no checkpoint under {where} that is whole: expected a trained {recipe}; zoo fit {recipe}")
 
 
 def checkpoint_of(source: str) -> Path:
-    """The checkpoint that a user means by the path of a file or by a recipe: of a recipe the newest one."""
+    """The checkpoint that a user means by the path of a file, the folder of a run, or a recipe: the newest one."""
     return Path(source) if source.endswith(".ckpt") else newest_checkpoint(source)
 
 
@@ -96,6 +155,7 @@ def load_module(path: Path, needs: str = "classes") -> tuple[Any, dict[str, Any]
             f"{path} holds a {checkpoint['module']} and does not record the data's {needs}: expected the checkpoint of "
             "a system that is trained on such data; see `zoo list`"
         )
+    trust.check_module(checkpoint["module"], str(path))
     module, _, name = checkpoint["module"].rpartition(".")
     kind = getattr(importlib.import_module(module), name)
     return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval(), checkpoint["data"]

@@ -16,6 +16,7 @@ MAX_LENGTH = 600  # characters
 FURTHER_HELP = "see `zoo fit RECIPE --help`, --model.help or --data.help"
 # How jsonargparse says which kind of value it expects, and what it says before the error of an argument's argument.
 KIND = re.compile(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|[\w.]*Literal\[(.+)\])")
+BOOLEAN = re.compile(r"(?i)\b(?:yes|no|on|off|true|false)\b")
 CALLABLE = re.compile(r"Type \S*Callable.* expects a function or a callable class: ")
 
 
@@ -50,7 +51,10 @@ def _wrong_value(text: str, options: list[str]) -> str:
         value = found[1]
     start = f"--{option}{f' is {value}' if value else ''}: " if option else ""
     part = f"{keys[0]}." if keys and keys[0] in ("model", "data") else ""
-    return f"{start}{_reason(text)}; see `zoo fit RECIPE --{part}help`"
+    reason = _reason(text)
+    if value is not None and reason == "expected str" and BOOLEAN.search(value):
+        reason += "; YAML reads yes, no, on, off, true and false as no words: put them in quotes"
+    return f"{start}{reason}; see `zoo fit RECIPE --{part}help`"
 
 
 def _reason(text: str) -> str:

@@ -2,26 +2,34 @@
 
 import argparse
 import itertools
+import os
+import shlex
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse.typing import NonNegativeFloat
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 
 from callbacks.monitors.flops import FlopCounter
+from callbacks.runtime.csv_logger import ContinueMetrics, KeepingCSVLogger
+from callbacks.runtime.finite_loss import FiniteLoss
 from callbacks.runtime.graceful_stop import GracefulStop
+from callbacks.runtime.monitor_check import MonitorCheck
 from callbacks.runtime.out_of_memory import OutOfMemory
 from callbacks.runtime.progress import progress_callback
 from datamodules.io import atomic_write
+from zoo import trust
 from zoo.command import recipes
-from zoo.command.checkpoints import AtomicCheckpointIO
+from zoo.command.checkpoints import AtomicCheckpointIO, RunCheckpoint
 from zoo.command.errors import cli_error_message
 from zoo.command.recipes import Expect
-from zoo.command.run_folder import run_folder
+from zoo.command.run_folder import claim_run_folder, release
 from zoo.system import System
 
 
@@ -90,8 +98,32 @@ def or_help(options: list[str], recipe: dict[str, Any]) -> list[str]:
     return options
 
 
+def nameable(recipe: Path, options: list[str]) -> set[str]:
+    """The packages and names that the values of a recipe and of options may name.
+
+    Those are the packages of `zoo.trust`, what was typed as an option, and what the checkout's own recipes name; of the
+    latter what is foreign is told.
+    """
+    files = [recipe, *(Path(word.rpartition("=")[2]) for word in options if word.endswith((".yaml", ".yml")))]
+    values = [word.partition("=")[2] if word.startswith("--") else word for word in options]
+    typed = {name for value in values if not Path(value).is_file() for name in trust.DOTTED.findall(value)}
+    in_checkout: set[str] = set()
+    for file in files:
+        if file.is_file() and file.resolve().is_relative_to(recipes.ROOT):
+            names = trust.names_in(yaml.safe_load(file.read_text(encoding="utf-8")))
+            in_checkout |= names
+            if foreign := trust.foreign(names):
+                print(f"{recipes.name_of(file)} imports {', '.join(foreign)}", file=sys.stderr)
+    return {*trust.PACKAGES, f"{Expect.__module__}.{Expect.__name__}", *typed, *in_checkout}
+
+
 class ZooCLI(LightningCLI):
     """Builds `trainer`, `model` and `datamodule` from a recipe and options that override it; runs nothing.
+
+    Args:
+        recipe: name, YAML file, or folder of a run.
+        options: as typed.
+        folder: the run folder; default the recipe's `default_root_dir`, else a new one.
 
     Attributes:
         folder: the run folder: config, checkpoints, metrics, pictures.
@@ -105,20 +137,28 @@ class ZooCLI(LightningCLI):
     trainer: ZooTrainer
     parser: LightningArgumentParser
 
-    def __init__(self, recipe: str, options: list[str] | None = None) -> None:
-        self.recipe, self.flop_counter = recipes.find(recipe), FlopCounter()
+    def __init__(self, recipe: str, options: list[str] | None = None, folder: Path | None = None) -> None:
+        self.recipe, self.flop_counter, self.given_folder = recipes.find(recipe), FlopCounter(), folder
         options = or_help(options or [], recipes.read(self.recipe))
         try:
-            super().__init__(
-                trainer_class=ZooTrainer,
-                save_config_callback=SaveConfig,
-                seed_everything_default=0,
-                auto_configure_optimizers=False,
-                parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
-                args=["--config", str(self.recipe), *options],
-                run=False,
-            )
+            with trust.only(nameable(self.recipe, options)):
+                super().__init__(
+                    trainer_class=ZooTrainer,
+                    save_config_callback=SaveConfig,
+                    seed_everything_default=0,
+                    auto_configure_optimizers=False,
+                    parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
+                    args=["--config", str(self.recipe), *options],
+                    run=False,
+                )
         except (argparse.ArgumentError, TypeError, ValueError, OSError) as error:
+            if hasattr(self, "folder"):
+                release(self.folder)
+            if name := trust.denied(error):
+                raise ValueError(
+                    f"a recipe or config outside of {recipes.ROOT} names {name}, which would be imported: expected "
+                    f"classes of {', '.join(trust.PACKAGES)}; if you trust it, add --trust {name.partition('.')[0]}"
+                ) from None
             if isinstance(error, (ValueError, OSError)) and not str(error).startswith("Does not validate"):
                 raise  # one of the zoo's own, which jsonargparse has not wrapped
             known = list(self.parser.get_defaults().keys()) if hasattr(self, "parser") else []
@@ -127,6 +167,12 @@ class ZooCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--expect", type=Expect | None, default=None, help="what the recipe must reach")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint to resume or evaluate")
+        parser.add_argument(
+            "--checkpoint_minutes",
+            type=NonNegativeFloat,
+            default=10.0,
+            help="save checkpoints/recent.ckpt so often; 0: never",
+        )
         for name in System.from_data:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
@@ -136,7 +182,8 @@ class ZooCLI(LightningCLI):
         self.given = {name: given.get(name) if given else None for name in System.from_data}
 
     def before_instantiate_classes(self) -> None:
-        self.folder = Path(self.config.trainer.default_root_dir or run_folder(recipes.name_of(self.recipe))).absolute()
+        folder = self.given_folder or self.config.trainer.default_root_dir
+        self.folder = Path(folder or claim_run_folder(recipes.name_of(self.recipe))).absolute()
 
     def instantiate_classes(self) -> None:
         loggers = self.config.trainer.logger
@@ -155,20 +202,43 @@ class ZooCLI(LightningCLI):
                     "leave it out, and it is taken from the data"
                 )
 
+    def timed_checkpoints(self) -> list[Callback]:
+        """A checkpoint every few minutes, so that a kill in a long epoch costs no more than those."""
+        minutes = self.config.checkpoint_minutes
+        if not minutes:
+            return []
+        interval = timedelta(minutes=minutes)
+        folder = self.folder / "checkpoints"
+        return [RunCheckpoint(folder, "recent", train_time_interval=interval, enable_version_counter=False)]
+
+    def resume_command(self) -> str:
+        """The command that goes on with this run; what it was started with is in the run's config."""
+        names = trust.names_in(yaml.safe_load(self.parser.dump(self.config)))
+        packages = {name.partition(".")[0] for name in trust.foreign(names)}
+        folder = os.path.relpath(self.folder)
+        return " ".join(["zoo fit --resume", shlex.quote(folder), *(f"--trust {name}" for name in sorted(packages))])
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self.config_init.trainer
         kwargs["default_root_dir"] = str(self.folder)
         if trainer.logger in (None, True):
-            kwargs["logger"] = CSVLogger(self.folder, name="", version="")
+            kwargs["logger"] = KeepingCSVLogger(self.folder, name="", version="")
+        has_own_bar = any(isinstance(callback, ProgressBar) for callback in trainer.callbacks or [])
         own = [
-            ModelCheckpoint(self.folder / "checkpoints", filename="last", enable_version_counter=False),
-            GracefulStop(recipes.name_of(self.recipe)),
+            FiniteLoss(command=True),
             self.flop_counter,
             OutOfMemory(command=True),
-            *([] if trainer.enable_progress_bar is False else [progress_callback()]),
+            MonitorCheck(),
+            *([] if trainer.enable_progress_bar is False or has_own_bar else [progress_callback()]),
         ]
-        if trainer.enable_checkpointing is False or trainer.fast_dev_run:
-            own = own[2:]
+        if trainer.enable_checkpointing is not False and not trainer.fast_dev_run:
+            own = [
+                RunCheckpoint(self.folder / "checkpoints", filename="last", enable_version_counter=False),
+                *self.timed_checkpoints(),
+                GracefulStop(self.resume_command()),
+                ContinueMetrics(),
+                *own,
+            ]
         kwargs["callbacks"] = [*(trainer.callbacks or []), *own]
         kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)

@@ -18,6 +18,7 @@ import importlib
 import logging
 import os
 import select
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -39,7 +40,7 @@ KNOWN_WARNINGS = (
 # Further messages of every run: advertisements of other products, and Lightning's own progress.
 KNOWN_REMARKS = ("💡 Tip", "Loading `train_dataloader`", "TPU available")
 
-BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # exit status; the last two as shells report SIGINT and SIGPIPE
+BAD_INPUT, BROKEN_PIPE = 2, 141  # exit status; the last one as shells report SIGPIPE
 
 
 class Parser(argparse.ArgumentParser):
@@ -67,6 +68,7 @@ def make_parser(words: list[str]) -> Parser:
     """The parser of the command, with the arguments of the verb that is the first of the positional words."""
     top = Parser("zoo", description="Deep-learning systems, each with a recipe that reproduces its number.")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    top.add_argument("--trust", metavar="PACKAGE", help="let recipes and checkpoints name classes of this package")
     subparsers = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     for name, text in verbs().items():
         module = import_verb(name) if name in words[:1] else None
@@ -91,10 +93,32 @@ def run(argv: list[str]) -> int:
     return module.run(args, rest)
 
 
+def without_option(argv: list[str], option: str) -> tuple[list[str], list[str]]:
+    """The words of a command without an option that takes a value and may be repeated, and its values.
+
+    >>> without_option(["fit", "--trust", "a", "--trust=b", "--x", "1"], "--trust")
+    (['fit', '--x', '1'], ['a', 'b'])
+    """
+    rest, values, words = [], [], iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name != option:
+            rest.append(word)
+        elif equals:
+            values.append(value)
+        elif (following := next(words, None)) is not None:
+            values.append(following)
+        else:
+            raise ValueError(f"{option} is given without a value: expected {option} NAME")
+    return rest, values
+
+
 def user_message(error: Exception) -> str | None:
     """The message of an error that the user can do something about; None for an unforeseen one."""
     # Lightning raises the last one for impossible Trainer options; its name is enough, as the import takes seconds.
     if isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException":
+        return str(error)
+    if str(error).startswith("Early stopping conditioned on metric"):
         return str(error)
     if isinstance(error, (MemoryError, RuntimeError)):
         from callbacks.runtime.out_of_memory import is_out_of_memory
@@ -104,6 +128,11 @@ def user_message(error: Exception) -> str | None:
             free_memory(error)
             return getattr(error, "__notes__", [f"out of memory: {error}"])[-1]
     return None
+
+
+def interrupted(stop: KeyboardInterrupt) -> int:
+    """The exit status of a run that a signal ended, as shells report it: 128 and its number."""
+    return 128 + getattr(stop, "signal", signal.SIGINT)
 
 
 def output_is_closed() -> bool:
@@ -131,17 +160,25 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command.
 
     Returns:
-        The exit status: 0, 1 (target missed), 2 (bad input or too little memory, explained in one line), 130
-        (interrupted), 141 (the reader of the output has closed it).
+        The exit status: 0, 1 (target missed), 2 (bad input or too little memory, explained in one line), 128 and its
+        number for a signal (Ctrl-C: 130), 141 (the reader of the output has closed it).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows a question mark
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)  # for the user's own classes, named by dotted path; last, so that it hides nothing
     for known in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message=f".*{known}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_worth_showing)
     try:
+        argv, trusted = without_option(argv, "--trust")
+        if trusted:
+            from zoo import trust  # imports jsonargparse
+
+            trust.trust(*trusted)
         return run([word for word in argv if word != "--debug"])
     except Exception as error:
         if isinstance(error, BrokenPipeError) and output_is_closed():
@@ -150,11 +187,11 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"zoo: {' '.join(line.split())}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        return interrupted(stop)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning ends like this after its own clean-up
-            return INTERRUPTED
+            return interrupted(stop.__context__)
         raise
     finally:
         flush_output()

@@ -80,12 +80,19 @@ def _is_recipe(path: Path) -> bool:
     return here and "\nmodel:" in path.read_text()
 
 
+def run_of(source: str) -> Path | None:
+    """The folder of a run, if that is what the user gave."""
+    return Path(source) if (Path(source) / "config.yaml").is_file() else None
+
+
 def find(recipe: str) -> Path:
-    """The file of a recipe given by name or by path.
+    """The file of a recipe given by name or by path, or the config of a run given by its folder.
 
     Raises:
         ValueError: if it does not exist; gives the nearest names.
     """
+    if (run := run_of(recipe)) is not None:
+        return (run / "config.yaml").resolve()
     if recipe.endswith((".yaml", ".yml")):
         if Path(recipe).is_file():
             return Path(recipe).resolve()

@@ -111,8 +111,6 @@ class TestCommand:
             (None, "does not exist"),
             ("", "is empty"),
             ('{"images": [], "annotations": [], "categories": []}', "no box"),
-            ('{"images": [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}], "categories": [{"id": 1, "name":'
-             ' "a"}], "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}]}', "k is 3"),
         ],
     )  # fmt: skip
     def test_bad_input_is_one_line_and_writes_nothing(self, content, message, tmp_path, capsys):
@@ -124,3 +122,18 @@ class TestCommand:
         assert message in error
         assert len(error.splitlines()) == 1
         assert not (tmp_path / "out").exists()
+
+
+def test_boxes_that_differ_by_rounding_are_one_size_and_fewer_anchors_are_found_and_told(tmp_path, capfd):
+    draw = np.random.default_rng(0)
+    noisy = np.array([[0.3, 0.4], [0.1, 0.1]])[draw.integers(2, size=50)] + 1e-9 * draw.standard_normal((50, 2))
+    assert len(np.unique(noisy, axis=0)) > 40
+    with pytest.raises(ValueError, match="expected 1 to 2"):
+        fit_anchors(noisy, 6)
+    rows = "\n".join(f"a.jpg,100,100,cat,0,0,{100 * w:.9f},{100 * h:.9f}" for w, h in noisy)
+    (tmp_path / "boxes.csv").write_text(f"image_id,width,height,class,xmin,ymin,xmax,ymax\n{rows}\n")
+    assert main(["anchors", str(tmp_path / "boxes.csv"), "--k", "1", "6", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "anchors.json").read_text())["anchors"]
+    assert list(found) == ["1", "2"]
+    assert len({tuple(anchor) for anchor in found["2"]}) == 2
+    assert "2 anchors instead" in capfd.readouterr().err

@@ -220,18 +220,18 @@ def test_ctrl_c_leaves_a_checkpoint_that_continues_bit_equal(here, capfd):
             break
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130, "".join(lines) + rest
-    assert "--ckpt_path" in rest
-    checkpoint = Path("broken/checkpoints/interrupted.ckpt")
-    state = torch.load(checkpoint, weights_only=True)
-    steps = state["global_step"]
+    assert "zoo fit --resume broken" in rest
+    steps = torch.load("broken/checkpoints/interrupted.ckpt", weights_only=True)["global_step"]
     assert 20 < steps < 40, "the signal was meant to fall into the second epoch of 20 steps"
-    for folder, more in (("resumed", ["--ckpt_path", str(checkpoint)]), ("uninterrupted", [])):
-        assert main([*fit, "--trainer.default_root_dir", folder, *more]) == 0
+    assert main(["fit", "--resume", "broken"]) == 0
+    assert main([*fit, "--trainer.default_root_dir", "uninterrupted"]) == 0
     resumed, uninterrupted = (
         torch.load(f"{folder}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for folder in ("resumed", "uninterrupted")
+        for folder in ("broken", "uninterrupted")
     )
     assert all(torch.equal(resumed[name], uninterrupted[name]) for name in uninterrupted)
+    resumed, uninterrupted = (Path(folder, "metrics.csv").read_text() for folder in ("broken", "uninterrupted"))
+    assert resumed == uninterrupted
 
 
 def test_own_images_with_a_recipe_of_the_zoo(here, pictures, capfd):
@@ -252,6 +252,6 @@ def test_an_activation_of_ones_own_needs_only_its_dotted_path(here, monkeypatch,
     recipe["data"] = {"class_path": "datamodules.images.digits.Digits"}
     recipe["model"]["init_args"]["act"] = {"class_path": "my_file.Snake"}
     Path("mine.yaml").write_text(yaml.safe_dump(recipe))
-    assert main(["fit", "mine.yaml", *TINY]) == 0, capfd.readouterr().err
+    assert main(["fit", "mine.yaml", *TINY, "--trust", "my_file"]) == 0, capfd.readouterr().err
     (folder,) = Path("runs/mine").iterdir()
     assert "my_file.Snake" in (folder / "config.yaml").read_text()

@@ -192,3 +192,13 @@ def test_without_momentum_there_is_one_panel():
     figure = schedule.draw({"all": [0.1, 0.2, 0.1]}, {}, epochs=None, title="shelf/name")
     assert [axes.get_xlabel() for axes in figure.axes] == ["step"]
     assert len(schedule.draw({"all": [0.1, 0.2]}, {"all": [0.9, 0.8]}, epochs=1, title="shelf/name").axes) == 2
+
+
+def test_the_range_test_goes_over_few_data_again_and_leaves_the_length_of_the_training(tmp_path):
+    """The test has more steps than the training."""
+    test = LRRangeTest(1e-6, 1e3, 2.0, early_stop_threshold=None)
+    assert test.steps == 30
+    trainer = quiet_trainer(max_epochs=1, num_sanity_val_steps=0, callbacks=[test], default_root_dir=tmp_path)
+    trainer.fit(model(), datamodule=data())
+    assert len(test.optimal_lr.results["lr"]) == 30
+    assert trainer.global_step == LENGTH

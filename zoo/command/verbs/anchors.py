@@ -28,21 +28,23 @@ from callbacks.figures.style import BLACK, BLUE, COLORS, GRAY, VERMILION, headin
 from datamodules.boxes.annotations import Annotation
 from datamodules.boxes.read import read_annotations
 from datamodules.io import atomic_write, find_file
-from zoo.analysis.anchors import fit_anchors, mean_iou
+from datamodules.messages import report as remark
+from zoo.analysis.anchors import different_sizes, fit_anchors, mean_iou
 
-MAX_BOXES = 20_000  # that are clustered and drawn; larger sets are subsampled at random
+MAX_BOXES = 5_000  # that are clustered and drawn; larger sets are subsampled at random
 MAX_CLASSES = 20  # that have a bar of their own
 OTHER = "#BBBBBB"  # of the classes that have no color of their own
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=str, metavar="FILE_OR_FOLDER", help="annotations")
+    parser.add_argument("--attribute", help="of VGG Image Annotator: the region attribute that holds the class")
     parser.add_argument("--k", type=int, nargs="+", default=[3, 4, 5, 6], help="numbers of anchors")
     parser.add_argument("--out", type=Path, default=Path("anchors"), help="folder of anchors.json and anchors.png")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    print(*report(args.source, ks=args.k, out=args.out), sep="\n")
+    print(*report(args.source, ks=args.k, out=args.out, attribute=args.attribute), sep="\n")
     return 0
 
 
@@ -70,8 +72,10 @@ class Clusters(NamedTuple):
 def cluster(annotations: list[Annotation], ks: list[int], seed: int = 0) -> Clusters:
     """Fits anchors for each of `ks`, and scores those for 1 to the largest of them plus two.
 
+    Where there are fewer different sizes than anchors, the number of anchors is reduced.
+
     Raises:
-        ValueError: if there are no boxes, or fewer different sizes than anchors.
+        ValueError: if there are no boxes, or a number of anchors is below 1.
     """
     if not any(len(annotation.boxes) for annotation in annotations):
         raise ValueError(f"there is no box in the annotations of {len(annotations)} images: expected some to cluster")
@@ -81,8 +85,13 @@ def cluster(annotations: list[Annotation], ks: list[int], seed: int = 0) -> Clus
     used = sizes
     if len(sizes) > MAX_BOXES:
         used = sizes[np.random.default_rng(seed).choice(len(sizes), MAX_BOXES, replace=False)]
-    most = min(max(ks) + 2, len(np.unique(used, axis=0)))
-    anchors = {k: fit_anchors(used, k, seed=seed) for k in sorted({*ks, *range(1, most + 1)})}
+    different = different_sizes(used)
+    if too_many := [k for k in ks if k > different]:
+        remark(f"k is {too_many}, and the boxes have {different} different sizes: {different} anchors instead")
+    ks = sorted({min(k, different) for k in ks})
+    most = min(max(ks) + 2, different)
+    starts = 20 if used is sizes else 10  # a large set has fewer poor local optima, and takes longer
+    anchors = {k: fit_anchors(used, k, starts=starts, seed=seed) for k in sorted({*ks, *range(1, most + 1)})}
     centers = {k: KMeans(k, n_init=10, random_state=seed).fit(used).cluster_centers_ for k in anchors}
     return Clusters(
         sizes=sizes,
@@ -95,7 +104,7 @@ def cluster(annotations: list[Annotation], ks: list[int], seed: int = 0) -> Clus
     )
 
 
-def report(source: str, ks: list[int], out: str | Path) -> list[str]:
+def report(source: str, ks: list[int], out: str | Path, attribute: str | None = None) -> list[str]:
     """Writes `anchors.json` and `anchors.png`.
 
     Images that the data set sets aside for testing are left out, if there are others.
@@ -104,6 +113,7 @@ def report(source: str, ks: list[int], out: str | Path) -> list[str]:
         source: any file or folder that `datamodules.boxes.read.read_annotations` can read.
         ks: numbers of anchors.
         out: folder of the files; created if it does not exist.
+        attribute: as in `read_annotations`.
 
     Returns:
         Lines to print.
@@ -112,7 +122,7 @@ def report(source: str, ks: list[int], out: str | Path) -> list[str]:
         FileNotFoundError, ValueError: if there is nothing to read or to cluster; before anything is written.
     """
     path, folder = find_file(source, "a file or folder of annotations"), Path(out)
-    annotations = read_annotations(path)
+    annotations = read_annotations(path, attribute)
     annotations = [annotation for annotation in annotations if annotation.split != "test"] or annotations
     found = cluster(annotations, ks)
     save_figure(draw(found, path.name), folder / "anchors.png")

@@ -23,10 +23,11 @@ from torch import Tensor
 from callbacks.figures.boxes import draw_boxes
 from callbacks.figures.grids import draw_image
 from callbacks.figures.style import DPI, save_figure
-from datamodules.io import read_image
+from datamodules.io import image_size, read_image
 from zoo.command.checkpoints import checkpoint_of, load_module
 
 MIN_SCORE = 0.4  # of the detections that are reported
+BATCH = 8  # images at a time: memory does not depend on how many there are
 MAX_SIDE = 2000  # pixels of the longer side of an image that boxes are drawn on; larger ones are made smaller
 
 
@@ -39,13 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    for line in list(predict(args.source, args.files, out=args.out)):
-        print(json.dumps(line))
+    for line in predict(args.source, args.files, out=args.out):
+        print(json.dumps(line), flush=True)
     return 0
 
 
 def predict(source: str, files: list[str], out: str | Path = "predictions") -> Iterator[dict[str, Any]]:
-    """Classifies image files, or finds objects in them and draws their boxes.
+    """Classifies image files, or finds objects in them and draws their boxes, a few files at a time.
 
     Each image is converted to grayscale if the training images were, resized to their size and normalized like them.
 
@@ -60,7 +61,8 @@ def predict(source: str, files: list[str], out: str | Path = "predictions") -> I
         the file with the boxes drawn.
 
     Raises:
-        ValueError, FileNotFoundError: if the checkpoint or an image cannot be read; before any result.
+        ValueError, FileNotFoundError: if the checkpoint cannot be read, or a file does not exist or is no image, before
+            any result; if an image turns out to be truncated, when it is its turn.
     """
     path = checkpoint_of(source)
     model, data = load_module(path)
@@ -70,27 +72,47 @@ def predict(source: str, files: list[str], out: str | Path = "predictions") -> I
             f"{path} holds a {type(model).__name__}, which neither classifies nor detects: expected a checkpoint of a "
             "system that does; see `zoo list`"
         )
-    channels, height, width = data["image_shape"]
-    images = [read_image(file, "L" if channels == 1 else "RGB") for file in files]
-    mean, std = (torch.tensor(data[name])[:, None, None] for name in ("mean", "std"))
+    sizes = {file: image_size(file) for file in files}  # of all, so that a misspelt name is found before any work
     taken = {Path(file).resolve() for file in files}
-    for file, image in zip(files, images, strict=True):
-        resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, channels)
-        batch = ((torch.from_numpy(resized).permute(2, 0, 1) / 255 - mean) / std)[None]
+    for start in range(0, len(files), BATCH):
+        chunk = files[start : start + BATCH]
+        images = [read(file, data["image_shape"], detects) for file in chunk]
+        batch = torch.stack([as_input(image, data) for image in images])
         with torch.inference_mode():
-            found = model.detect(batch, min_score=MIN_SCORE)[0] if detects else model(batch)[0]
-        if not detects:
-            yield {"file": file, **most_likely(found, data["classes"])}
-            continue
-        found["boxes"] = found["boxes"] * torch.tensor([image.width / width, image.height / height] * 2)
-        drawn = next(path for path in _free_names(Path(out), Path(file).stem) if path.resolve() not in taken)
-        taken.add(drawn.resolve())
-        draw(image, found, data["classes"], drawn)
-        boxes = [
-            {"class": data["classes"][label], "score": round(score, 4), "xyxy": [round(edge, 1) for edge in box]}
-            for box, score, label in zip(*(found[name].tolist() for name in ("boxes", "scores", "labels")), strict=True)
-        ]
-        yield {"file": file, "picture": str(drawn), "boxes": boxes}
+            found = model.detect(batch, min_score=MIN_SCORE) if detects else model(batch)
+        for file, image, one in zip(chunk, images, found, strict=True):
+            if not detects:
+                yield {"file": file, **most_likely(one, data["classes"])}
+                continue
+            drawn = next(path for path in _free_names(Path(out), Path(file).stem) if path.resolve() not in taken)
+            taken.add(drawn.resolve())
+            scale = torch.tensor([*image.size, *image.size]) / torch.tensor([*data["image_shape"][:0:-1]] * 2)
+            draw(image, one | {"boxes": one["boxes"] * scale}, data["classes"], drawn)
+            scale = torch.tensor([*sizes[file], *sizes[file]]) / torch.tensor([*data["image_shape"][:0:-1]] * 2)
+            rows = (tensor.tolist() for tensor in (one["boxes"] * scale, one["scores"], one["labels"]))
+            boxes = [
+                {"class": data["classes"][label], "score": round(score, 4), "xyxy": [round(edge, 1) for edge in box]}
+                for box, score, label in zip(*rows, strict=True)
+            ]
+            yield {"file": file, "picture": str(drawn), "boxes": boxes}
+
+
+def read(file: str, image_shape: tuple[int, int, int], detects: bool) -> Image.Image:
+    """An image for a model that takes (C, H, W): of a detector in the size to be drawn on, else just large enough."""
+    channels, height, width = image_shape
+    enough = (MAX_SIDE, MAX_SIDE) if detects else (2 * width, 2 * height)
+    image = read_image(file, "L" if channels == 1 else "RGB", at_least=enough)
+    if max(image.size) > MAX_SIDE:
+        image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
+    return image
+
+
+def as_input(image: Image.Image, data: dict[str, Any]) -> Tensor:
+    """An image, resized to that of training and normalized like it: (C, H, W)."""
+    channels, height, width = data["image_shape"]
+    mean, std = (torch.tensor(data[name])[:, None, None] for name in ("mean", "std"))
+    resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, channels)
+    return (torch.from_numpy(resized).permute(2, 0, 1) / 255 - mean) / std
 
 
 def most_likely(logits: Tensor, classes: list[str]) -> dict[str, Any]:
@@ -106,14 +128,13 @@ def most_likely(logits: Tensor, classes: list[str]) -> dict[str, Any]:
 
 def draw(image: Image.Image, found: dict[str, Tensor], classes: list[str], path: Path) -> None:
     """Writes an image with boxes, given in its pixels, as a PNG file."""
-    scale = min(1.0, MAX_SIDE / max(image.size))
-    width, height = (max(1, round(side * scale)) for side in image.size)
+    width, height = image.size
     figure = Figure(((width + 0.5) / DPI, (height + 0.5) / DPI), dpi=DPI)  # half a pixel more, against rounding down
     axes = figure.add_axes((0, 0, 1, 1))
-    draw_image(axes, np.asarray(image.convert("RGB").resize((width, height))))
+    draw_image(axes, np.asarray(image.convert("RGB")))
     texts = [f"{classes[i]} {score:.2f}" for i, score in zip(found["labels"], found["scores"].tolist(), strict=True)]
     dashed = torch.zeros(len(texts), dtype=torch.bool)
-    draw_boxes(axes, found["boxes"] * scale, found["labels"], texts, dashed, width=max(1.2, max(width, height) / 500))
+    draw_boxes(axes, found["boxes"], found["labels"], texts, dashed, width=max(1.2, max(width, height) / 500))
     save_figure(figure, path)
 
 

@@ -106,7 +106,7 @@ def schedule(recipe: str, options: list[str], out: str | Path = ".") -> Path:
     Raises:
         ValueError: if the training has no end, or its schedule depends on results of the training.
     """
-    cli = ZooCLI(recipe, [*options, *NO_TRAINING_OPTIONS])
+    cli = ZooCLI(recipe, [*options, *NO_TRAINING_OPTIONS], folder=Path(out))
     probe = ScheduleProbe()
     cli.trainer.callbacks = [probe]
     cli.trainer.fit(cli.model, cli.datamodule)

@@ -1,0 +1,214 @@
+"""A run destroys no other, goes on where it was stopped, and ends as its signal says."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from zoo import trust
+from zoo.command import recipes, run_folder
+from zoo.command.checkpoints import newest_checkpoint
+from zoo.command.main import main
+from zoo.command.run_folder import claim_run_folder
+
+FIT = ["fit", "digits/small", "--trainer.callbacks", "null", "--trainer.accelerator", "cpu"]
+SHORT = [*FIT, "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "6"]
+SEND = """
+import os, signal
+from lightning import Callback
+class Send(Callback):
+    def __init__(self, at: int, number: int): self.at, self.number = at, number
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.at: os.kill(os.getpid(), self.number)
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A working directory with a callback that sends a signal before a step."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "LOCAL_RANK", "ZOO_RUN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(trust, "own", set())
+    (tmp_path / "sender.py").write_text(SEND)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    sys.modules.pop("sender", None)
+    os.environ.pop("ZOO_RUN", None)
+
+
+def send(at: int, number: int) -> list[str]:
+    return [
+        "--trainer.callbacks",
+        json.dumps([{"class_path": "sender.Send", "init_args": {"at": at, "number": number}}]),
+    ]
+
+
+def rows(folder: str) -> list[dict[str, str]]:
+    with open(Path(folder, "metrics.csv"), newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# Folders
+
+
+def test_runs_that_start_at_the_same_time_get_folders_of_their_own(here):
+    with ThreadPoolExecutor(16) as pool:
+        folders = list(pool.map(lambda number: claim_run_folder("a/b", [str(number)]), range(32)))
+    assert len(set(folders)) == 32
+    assert [json.loads((folder / "command.json").read_text()) for folder in folders] == [[str(n)] for n in range(32)]
+    assert sorted(path.name for path in Path("runs/a").iterdir()) == ["b"]
+    assert len(list(Path("runs/a/b").iterdir())) == 32  # nothing temporary is left
+
+
+def test_in_a_job_the_same_command_finds_its_folder_and_another_gets_its_own(here, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    command, another = ["fit", "a/b"], ["fit", "a/b", "--seed_everything", "1"]
+    first, other = claim_run_folder("a/b", command), claim_run_folder("a/b", another)
+    assert (first.name, other.name) == ("77", "77-2")
+    assert claim_run_folder("a/b", command) == first
+    assert claim_run_folder("a/b", another) == other
+
+
+def test_a_job_that_is_started_again_goes_on_from_its_newest_whole_checkpoint(here, monkeypatch, capfd):
+    """As after `scontrol requeue` or a dead node: no signal came before, and the newest checkpoint may be damaged."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "5")
+    monkeypatch.setattr(sys, "argv", ["zoo", *SHORT])
+    assert main([*SHORT, "--trainer.max_epochs", "1"]) == 0
+    folder = Path("runs/digits/small/5")
+    before = rows(folder)
+    broken = bytearray((folder / "checkpoints/last.ckpt").read_bytes())
+    broken[len(broken) // 2] ^= 1
+    (folder / "checkpoints/recent.ckpt").write_bytes(broken)
+    capfd.readouterr()
+    assert main(SHORT) == 0
+    err = capfd.readouterr().err
+    assert "last.ckpt" in next(line for line in err.splitlines() if line.startswith("checkpoint "))
+    assert "recent.ckpt is damaged" in err
+    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 12
+    assert rows(folder)[: len(before)] == before
+    assert sorted({row["epoch"] for row in rows(folder)}) == ["0", "1"]
+
+
+def test_a_run_is_not_overwritten(here, capfd):
+    into = ["--trainer.default_root_dir", "mine"]
+    assert main([*SHORT, *into]) == 0
+    files = {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}
+    assert main([*SHORT, *into]) == 2
+    assert "zoo fit --resume" in capfd.readouterr().err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()} == files
+
+
+def test_a_test_in_the_folder_of_a_run_keeps_its_metrics_and_draws_there(here, capfd):
+    assert main([*SHORT, "--trainer.default_root_dir", "mine"]) == 0
+    before = rows("mine")
+    gallery = ["--trainer.callbacks", "[{class_path: callbacks.galleries.misclassified.MisclassifiedGallery}]"]
+    assert main(["test", "mine", *gallery]) == 0
+    after = rows("mine")
+    assert [{k: row[k] for k in before[0]} for row in after[: len(before)]] == before
+    assert float(after[-1]["test/acc"]) > 0
+    assert Path("mine/pictures/misclassified_test.png").is_file()
+    assert sorted(path.name for path in Path().iterdir() if path.is_dir() and path.name != "__pycache__") == ["mine"]
+    assert newest_checkpoint("mine") == Path("mine/checkpoints/last.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fit", "digits/small", "--resume"], "digits/small is no run"),
+        (["fit", "mine"], "--resume mine"),
+        (["fit", "--resume", "nowhere"], "nowhere is no run"),
+        (["test", "mine"], "no checkpoint under mine"),
+    ],
+)
+def test_a_run_and_a_recipe_are_told_apart(here, capfd, words, said):
+    Path("mine").mkdir()
+    Path("mine/config.yaml").write_bytes(recipes.find("digits/small").read_bytes())
+    assert main(words) == 2
+    assert said in capfd.readouterr().err
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_run_after_the_batch_with_its_own_status_and_the_printed_command_goes_on(here, capfd, number):
+    into = ["--trainer.default_root_dir", "mine", "--data.batch_size", "64", "--model.label_smoothing", "0.2"]
+    assert main([*SHORT, *into, *send(8, number)]) == 128 + number
+    printed = next(line for line in capfd.readouterr().out.splitlines() if "zoo fit --resume" in line)
+    command = printed.partition("to go on from here: zoo ")[2].split()
+    assert command == ["fit", "--resume", "mine", "--trust", "sender"]
+    assert torch.load("mine/checkpoints/interrupted.ckpt", weights_only=True)["global_step"] == 9
+    config = Path("mine/config.yaml").read_text()
+    assert main([*command, "--trainer.callbacks", "null"]) == 0
+    resumed = yaml.safe_load(Path("mine/config.yaml").read_text())
+    assert (resumed["data"]["init_args"]["batch_size"], resumed["model"]["init_args"]["label_smoothing"]) == (64, 0.2)
+    assert "batch_size: 64" in config
+    assert torch.load("mine/checkpoints/last.ckpt", weights_only=True)["global_step"] == 12
+    assert [row["epoch"] for row in rows("mine") if row["val/acc"]] == ["0", "1"]
+
+
+@pytest.mark.parametrize("at", [5, 11])
+def test_a_signal_in_the_last_batch_of_an_epoch_loses_no_validation(here, capfd, at):
+    """At step 11 it is the last batch of the training, which then is complete."""
+    status = main([*SHORT, "--trainer.default_root_dir", "mine", *send(at, signal.SIGTERM)])
+    assert status == (143 if at == 5 else 0)
+    assert [row["epoch"] for row in rows("mine") if row["val/acc"]] == (["0"] if at == 5 else ["0", "1"])
+    if at == 5:
+        assert main(["fit", "--resume", "mine", "--trainer.callbacks", "null", "--trust", "sender"]) == 0
+        assert [row["epoch"] for row in rows("mine") if row["val/acc"]] == ["0", "1"]
+    assert torch.load("mine/checkpoints/last.ckpt", weights_only=True)["global_step"] == 12
+
+
+def test_within_an_epoch_another_batch_size_is_refused(here, capfd):
+    assert main([*SHORT, "--trainer.default_root_dir", "mine", *send(8, signal.SIGTERM)]) == 143
+    more = ["--trainer.callbacks", "null", "--data.batch_size", "8"]
+    assert main(["fit", "--resume", "mine", *more, "--trust", "sender"]) == 2
+    assert "batches of 8" in capfd.readouterr().err
+    last = ["--trainer.default_root_dir", "other", "--ckpt_path", "mine/checkpoints/last.ckpt", *more]
+    assert main([*SHORT, *last]) == 0  # it is from the end of an epoch
+
+
+def test_two_processes_stop_together_when_one_of_them_gets_a_signal(here):
+    """Real processes: the signal goes to the first only. Both save one checkpoint, which then continues."""
+    code = (
+        "import sys, time, zoo.command.main, zoo.classification.base as c\n"
+        "step = c.Classifier.training_step\n"
+        "def slowly(self, batch, batch_idx): time.sleep(0.1); return step(self, batch, batch_idx)\n"
+        "c.Classifier.training_step = slowly\n"
+        "sys.exit(zoo.command.main.main(sys.argv[1:]))"
+    )
+    Path("slow.py").write_text(code)
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.default_root_dir", "mine"]
+    process = subprocess.Popen(
+        [sys.executable, "slow.py", *FIT, "--trainer.max_epochs", "50", *two],
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(recipes.ROOT.parent), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "epoch 1/50" in line:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            break
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, "".join(lines) + rest
+    assert rest.count("to go on from here") == 1
+    assert "Traceback" not in rest
+    assert len(list(Path("mine/checkpoints").glob("interrupted*"))) == 1
+    assert torch.load("mine/checkpoints/interrupted.ckpt", weights_only=True)["global_step"] > 1
+
+
+def test_the_job_of_a_process_is_none_outside_of_a_cluster(here):
+    assert run_folder.job() is None
+    assert not run_folder.is_restarted(here)
