@@ -96,9 +96,23 @@ CASES = {
         learned=0.95,
     ),
     "Airbench": Case({"widths": (8, 16, 16)}, images(3, 32)),
-    "ResNet18": Case({"width": 8}, images(3, 32)),
-    "ViT": Case({"dim": 48, "num_layers": 2, "num_heads": 2}, images(3, 32)),
+    "CCT": Case({**TRANSFORMER, "stochastic_depth": 0.0}, images(3, 32)),
+    "ConvMixer": Case({"dim": 16, "depth": 2}, images(3, 32)),
+    "CustomResNet": Case({"width": 8}, images(3, 32)),
+    "Dilated": Case({"stem_width": 8, "widths": (8, 12, 16, 16)}, images(3, 32)),
     "GoogLeNet": Case({"width": 0.1}, images(3, 32)),
+    "HybridViT": Case({"widths": (8, 16, 16, 16), "num_heads": 2}, images(3, 32)),
+    "PreActResNet18": Case({"width": 8}, images(3, 32)),
+    "ResNeXt29": Case({"width": 8, "cardinality": 2, "base_width": 8}, images(3, 32)),
+    "ResNeXt50": Case({"width": 16, "stem_pool": True}, images(3, 32)),  # of which 32 groups are a part
+    **{f"ResNet{depth}": Case({"width": 8}, images(3, 32)) for depth in (18, 34, 56)},
+    **{f"ResNet{depth}": Case({"width": 4, "stem_pool": True}, images(3, 32)) for depth in (50, 101, 152)},
+    "SqueezeNet": Case({"width": 0.2}, images(3, 32)),
+    **{f"VGG{depth}": Case({"width": 0.1}, images(3, 32)) for depth in (11, 13, 16, 19)},
+    "Ultimus": Case({"residual": True, "pre_norm": True}, images(3, 32)),  # in its literal form outputs hardly vary
+    "ViT": Case({"dim": 48, "num_layers": 2, "num_heads": 2}, images(3, 32)),
+    "ViTAsConvMixer": Case({"dim": 16, "depth": 2, "num_heads": 2}, images(3, 32)),
+    "ViTB16": Case({**TRANSFORMER, "image_size": 32, "patch_size": 4}, images(3, 32)),
 }
 
 

@@ -205,12 +205,13 @@ def test_all_kinds_by_default_whatever_the_batch_size_and_only_some_images_if_wa
     ]
     assert sizes[0] == pytest.approx(sizes[1])
     assert {name.removeprefix("test/corruption_error_") for name in sizes[0]} >= set(KINDS)
-    some = [evaluate(data(), CorruptionError((2,), ["brightness"], limit=n), tmp_path) for n in (240, 60)]
-    some.append(
-        evaluate(data(eval_batch_size=30), CorruptionError((2,), ["brightness"]), tmp_path, limit_test_batches=2)
-    )
+    limits = ({"limit": 240}, {}), ({"limit": 60}, {}), ({}, {"limit_test_batches": 2})
+    errors = [
+        evaluate(data(eval_batch_size=30), CorruptionError((2,), ["brightness"], **of_callback), tmp_path, **of_trainer)
+        for of_callback, of_trainer in limits
+    ]
     # Half of all are too bright; every fourth is one of 0.5, which stays dark enough.
-    assert [each["test/corruption_error"] for each in some] == [0.5, 0, 0]
+    assert [each["test/corruption_error"] for each in errors] == [0.5, 0, 0]
 
 
 def test_metrics_modes_and_random_states_stay_as_they_are(tmp_path, trainer_states):
