@@ -27,7 +27,11 @@ def read_coco(path: Path, images: Path | None = None, content: Any = None) -> li
     try:
         classes = {str(key): str(item["name"]) for key, item in _by_id(content["categories"], "categories").items()}
         described = {
-            key: (str(image["file_name"]), tuple(whole_number(image.get(side) or 0) for side in ("width", "height")))
+            key: (
+                str(image["file_name"]),
+                whole_number(image.get("width") or 0),
+                whole_number(image.get("height") or 0),
+            )
             for key, image in _by_id(content["images"], "images").items()
         }
         boxes, names = defaultdict(list), defaultdict(list)
@@ -48,8 +52,8 @@ def read_coco(path: Path, images: Path | None = None, content: Any = None) -> li
         ) from None
     folder = images or path.parent
     annotations = [
-        Annotation(image_of_annotation(folder, name), *size, boxes=boxes[key], names=names[key])
-        for key, (name, size) in described.items()
+        Annotation(image_of_annotation(folder, name), width, height, boxes=boxes[key], names=names[key])
+        for key, (name, width, height) in described.items()
     ]
     return clean_boxes(annotations, path)
 

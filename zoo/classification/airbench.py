@@ -4,7 +4,7 @@ Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", section 3. His l
 Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -161,6 +161,9 @@ class Airbench(Classifier):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if not (self.is_initialized or self.trainer.global_step):
-            covariance = self.net.stem.covariance(batch[0])
-            self.net.stem.whiten(self.all_gather(covariance).mean(0) if self.trainer.world_size > 1 else covariance)
+            stem = cast(WhitenedStem, self.net.stem)
+            covariance = stem.covariance(batch[0])
+            if self.trainer.world_size > 1:
+                covariance = cast(Tensor, self.all_gather(covariance)).mean(0)
+            stem.whiten(covariance)
             self.is_initialized = True
