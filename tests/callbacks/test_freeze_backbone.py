@@ -1,4 +1,4 @@
-"""A frozen backbone stays bit-equal until its epoch, the head learns from the first step, and resuming changes nothing."""
+"""A frozen backbone stays bit-equal until its epoch, and the head learns from the first step, also after a resume."""
 
 from functools import partial
 
