@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules import files
+from datamodules.augment.alternating_flip import AlternatingFlip
 from datamodules.augment.images import Augmentation
 from datamodules.base import Data, hold_out
 from datamodules.loader import InMemory
@@ -93,6 +94,10 @@ class TorchvisionImages(ImageData):
 
     A subclass defines the class attributes below, and those of `ImageData`.
 
+    Args:
+        alternating_flip: mirror each training image in every second epoch; see `AlternatingFlip`.
+        options: see `ImageData`.
+
     Attributes:
         name: of the data set, for messages.
         dataset: torchvision's class.
@@ -102,6 +107,10 @@ class TorchvisionImages(ImageData):
     name: str
     dataset: ClassVar[type]
     checksums: ClassVar[dict[str, str]]
+
+    def __init__(self, *, alternating_flip: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.alternating_flip = alternating_flip
 
     def sources(self) -> dict[str, Callable[[Path], None]]:
         """The sources of the files, in order; see `datamodules.files.ensure_files`."""
@@ -113,7 +122,12 @@ class TorchvisionImages(ImageData):
     def make_datasets(self) -> dict[str, Dataset]:
         train, test = (self.read(train=train) for train in (True, False))
         for_train, for_val = hold_out(len(train), self.val_size)
-        return {"train": train.subset(for_train), "val": train.subset(for_val), "test": test}
+        kept = train.subset(for_train)
+        return {
+            "train": AlternatingFlip(kept, self.resolved_seed()) if self.alternating_flip else kept,
+            "val": train.subset(for_val),
+            "test": test,
+        }
 
     def read(self, train: bool) -> InMemory:
         source = self.dataset(self.data_dir, train=train)

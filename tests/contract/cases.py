@@ -95,6 +95,7 @@ CASES = {
         image_pair,
         learned=0.95,
     ),
+    "Airbench": Case({"widths": (8, 16, 16)}, images(3, 32)),
     "ResNet18": Case({"width": 8}, images(3, 32)),
     "ViT": Case({"dim": 48, "num_layers": 2, "num_heads": 2}, images(3, 32)),
     "InceptionV1": Case({"width": 0.1}, images(3, 32)),

@@ -37,6 +37,8 @@ class Classifier(System):
         flip_tta: in evaluation, average the logits of the image and its mirror image.
         shift_tta: in evaluation, average also over the image shifted by so many pixels up, down, left and right; the
             border is repeated. After Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds", section 3.5.
+        tta_below: only the images whose class is less probable than this, seen once, get these further views; 1 gives
+            them to all.
 
     Raises:
         ValueError: see `System`.
@@ -53,12 +55,13 @@ class Classifier(System):
         label_smoothing: float = 0.0,
         flip_tta: bool = False,
         shift_tta: int = 0,
+        tta_below: float = 1.0,
     ) -> None:
         super().__init__(optimizer, schedule)
         self.save_hyperparameters(ignore=["net", "optimizer", "schedule"])
         self.net = net.to(memory_format=torch.channels_last)  # up to 1.4 times faster on CPUs, more on tensor cores
         self.num_classes, self.label_smoothing = num_classes, label_smoothing
-        self.flip_tta, self.shift_tta = flip_tta, shift_tta
+        self.flip_tta, self.shift_tta, self.tta_below = flip_tta, shift_tta, tta_below
         for name in ("loss", "acc"):
             self.add_metric(name)
 
@@ -81,11 +84,22 @@ class Classifier(System):
 
     def forward(self, image: Tensor) -> Any:
         """(B, C, H, W) -> in training what the net returns; in evaluation logits (B, K), averaged over the views."""
-        if self.training:
+        if self.training or not (self.flip_tta or self.shift_tta):
             return self.net(image)
+        if self.tta_below >= 1:
+            return self._mean_over_views(image)
+        logits = self.net(image)
+        unsure = logits.float().softmax(1).amax(1) < self.tta_below
+        if unsure.any():
+            logits[unsure] = self._mean_over_views(image[unsure], logits[unsure])
+        return logits
+
+    def _mean_over_views(self, image: Tensor, first: Tensor | None = None) -> Tensor:
+        """The logits, averaged over the image and its further views; `first` are those of the image, if known."""
         views = [image, *shifted(image, self.shift_tta)]
         views += [view.flip(-1) for view in views if self.flip_tta]
-        return sum(self.net(view) for view in views) / len(views)
+        logits = [self.net(image) if first is None else first, *(self.net(view) for view in views[1:])]
+        return sum(logits) / len(views)
 
     def loss(self, outputs: Any, label: Tensor, split: str) -> Tensor:
         """The loss of a batch: a hook for systems with further outputs or other losses.

@@ -48,6 +48,8 @@ class Muon(torch.optim.Optimizer):
         lr: of the orthogonalized update, multiplied by sqrt(max(1, rows / columns)).
         momentum: of the average of gradients, applied as Nesterov's.
         weight_decay: decoupled; of Muon's parameters and of AdamW's matrices.
+        unit_rows: scale each of Muon's matrices, before it is updated, so that its rows have a norm of 1 in the mean
+            square: where a norm follows, the scale of the weights only changes the effective learning rate.
         adam_lr, betas, eps: AdamW's.
         adam: parameters with any of these in their names are AdamW's.
 
@@ -68,6 +70,7 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
         adam: tuple[str, ...] = ("stem", "head", "embed"),
+        unit_rows: bool = False,
     ) -> None:
         params = list(params)
         if not all(isinstance(pair, tuple) for pair in params):
@@ -80,7 +83,7 @@ class Muon(torch.optim.Optimizer):
             (muon if hidden else matrices if parameter.ndim >= 2 else vectors).append((name, parameter))
         adamw = {"muon": False, "lr": adam_lr, "betas": betas, "eps": eps}
         groups = [
-            {"params": muon, "muon": True, "momentum": momentum},
+            {"params": muon, "muon": True, "momentum": momentum, "unit_rows": unit_rows},
             {"params": matrices, **adamw},
             {"params": vectors, **adamw, "weight_decay": 0.0},
         ]
@@ -107,6 +110,8 @@ class Muon(torch.optim.Optimizer):
             state["average"] = torch.zeros_like(p)
         state["average"].lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(state["average"], group["momentum"]).flatten(1)
+        if group["unit_rows"]:
+            p.mul_(len(p) ** 0.5 / p.norm())
         rate = group["lr"] * max(1, ahead.size(0) / ahead.size(1)) ** 0.5
         p.add_(orthogonalize(ahead).view_as(p), alpha=-rate)
 
