@@ -10,12 +10,12 @@ import torch
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # albumentations would look for updates on the network at import
 from safetensors.torch import save_file
-from torchvision.models import vgg16
+from torchvision.models import squeezenet1_0, vgg16
 
 from datamodules.images.cifar10 import CIFAR10
 from datamodules.images.fashion_mnist import FashionMNIST
 from datamodules.images.mnist import MNIST
-from helpers import draw_picture, verse, write_idx, write_pickle, write_voc
+from helpers import draw_picture, verse, write_idx, write_pickle, write_tiny_imagenet, write_voc
 
 # One thread in each pytest process: two processes of two threads on two cores slow each other down tenfold.
 torch.set_num_threads(1)
@@ -59,6 +59,8 @@ def fake_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vgg_weights: Path
         draw_picture(i, (110, 90)).save(folder / "images" / f"{name}.jpg")
 
     write_voc(folder / "bccd" / "VOCdevkit" / "VOC2007", {"trainval": 30, "test": 6})
+    write_tiny_imagenet(folder)
+    save_file(squeezenet1_0().half().state_dict(), folder / "weights" / "squeezenet1_0.safetensors")
     (folder / "tinyshakespeare").mkdir()
     (folder / "tinyshakespeare" / "input.txt").write_text(verse())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where trained tokenizers are kept

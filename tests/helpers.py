@@ -142,3 +142,33 @@ def write_voc(root: Path, splits: dict[str, int]) -> None:
                 f"<depth>3</depth></size>{''.join(objects)}</annotation>"
             )
         number += count
+
+
+TINY_NAMES = {"n002": "goldfish, Carassius auratus", "n003": "teapot", "n001": "lion, king of beasts"}
+TINY_TRAIN, TINY_VAL = 10, 4  # images of a class
+
+
+def write_tiny_imagenet(root: Path, inner: str = "images") -> Path:
+    """A folder in the original layout, of three classes; the numbers in `wnids.txt` are not sorted."""
+    folder = root / "tiny-imagenet-200"
+    (folder / "val" / "images").mkdir(parents=True)
+    (folder / "wnids.txt").write_text("".join(f"{wnid}\n" for wnid in TINY_NAMES))
+    words = {"n000": "nothing, of another class"} | TINY_NAMES
+    (folder / "words.txt").write_text("".join(f"{wnid}\t{words[wnid]}\n" for wnid in words))
+    annotations = []
+    for label, wnid in enumerate(sorted(TINY_NAMES)):
+        images = folder / "train" / wnid / inner
+        images.mkdir(parents=True)
+        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t10\t63\t58\n")
+        for i in range(TINY_TRAIN + TINY_VAL):
+            image = draw_picture(100 * label + i, (64, 64))
+            if i == 3:
+                image = image.convert("L")
+            if i < TINY_TRAIN:
+                image.save(images / f"{wnid}_{i}.JPEG")
+            else:
+                name = f"val_{(i - TINY_TRAIN) * len(TINY_NAMES) + label}.JPEG"  # the classes in turn
+                image.save(folder / "val" / "images" / name)
+                annotations.append(f"{name}\t{wnid}\t0\t31\t60\t60\n")
+    (folder / "val" / "val_annotations.txt").write_text("".join(sorted(annotations)))
+    return folder

@@ -39,7 +39,13 @@ class Relevance(NamedTuple):
     size: tuple[int, int]
 
 
-def relevance(module: nn.Module, images: Tensor, classes: Sequence[int], method: str = "GradCAM") -> Relevance:
+def relevance(
+    module: nn.Module,
+    images: Tensor,
+    classes: Sequence[int],
+    method: str = "GradCAM",
+    layer: nn.Module | None = None,
+) -> Relevance:
     """Relevance maps of a batch, each the evidence for one class, found in one pass through the net.
 
     The layers below the target run without a graph, as the maps need the gradients of its output only. Methods without
@@ -52,12 +58,13 @@ def relevance(module: nn.Module, images: Tensor, classes: Sequence[int], method:
         images: (B, C, H, W), normalized.
         classes: for each image the class whose evidence is shown.
         method: class of the package grad-cam, one of `METHODS`.
+        layer: a module in the net, instead of `cam_target`.
 
     Raises:
         ValueError: if the module does not say which layer to use, the net does not run that layer, its maps are
             smaller than 5x5, or the method cannot reshape tokens to maps.
     """
-    net, layer, name = _net_and_layer(module)
+    net, layer, name = _net_and_layer(module, layer)
     where, reshape = f"{name} of {type(module).__name__}", getattr(module, "cam_reshape", None)
     if reshape and method in ONLY_MAPS:
         raise ValueError(f"{where} gives tokens, not maps, and method is {method}: expected another, such as GradCAM")
@@ -111,9 +118,9 @@ def relevance(module: nn.Module, images: Tensor, classes: Sequence[int], method:
     return Relevance(maps, name, (size[0], size[1]))
 
 
-def _net_and_layer(module: nn.Module) -> tuple[nn.Module, nn.Module, str]:
+def _net_and_layer(module: nn.Module, layer: nn.Module | None = None) -> tuple[nn.Module, nn.Module, str]:
     """The net, the layer whose output the maps are computed from, and the name of that in the net."""
-    net, layer = getattr(module, "net", module), getattr(module, "cam_target", None)
+    net, layer = getattr(module, "net", module), layer or getattr(module, "cam_target", None)
     if not isinstance(net, nn.Module) or not isinstance(layer, nn.Module):
         raise ValueError(
             f"{type(module).__name__} does not say which layer to use: expected an attribute or property "
@@ -137,7 +144,7 @@ def road(module: nn.Module, images: Tensor, classes: Sequence[int], maps: np.nda
     Returns:
         (B,) float32, -0.5 to 0.5.
     """
-    net = _net_and_layer(module)[0]
+    net = getattr(module, "net", module)
     weight, draw = next(net.parameters()), np.random.default_rng(0)
     pixels = maps.reshape(len(maps), -1)
     order = np.lexsort((draw.random(pixels.shape), pixels))  # along each row, by relevance, then at random

@@ -23,10 +23,10 @@ class Augmentation(ABC):
         """Returns a new batch; all random numbers come from the generator."""
 
     def check(self, batch: Any, num_classes: int | None) -> None:  # noqa: B027 (by default it takes all)
-        """Says which batches it takes: a datamodule calls this once, before training, with some of its samples.
+        """Learns what it is used on, and says if that does not suit it: a datamodule calls this once, before training.
 
         Args:
-            batch: of the type that the loader yields.
+            batch: some samples, as the loader yields them.
             num_classes: of the data, if they have classes.
 
         Raises:

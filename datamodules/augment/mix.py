@@ -17,7 +17,7 @@ class MixAugmentation(Augmentation):
     """Base class: mixes the images of a batch with each other, and their labels in the same shares.
 
     Args:
-        num_classes: K.
+        num_classes: K; by default that of the datamodule, which says it in `check`.
         alpha: parameter of the distribution Beta(alpha, alpha) of the shares; 1 is uniform, a small value makes most
             shares almost 0 or 1.
         p: probability that a batch is mixed. The labels of the others become shares too.
@@ -26,8 +26,8 @@ class MixAugmentation(Augmentation):
         ValueError: if an argument is out of range.
     """
 
-    def __init__(self, num_classes: int, alpha: float = 1.0, p: float = 1.0) -> None:
-        if num_classes < 1:
+    def __init__(self, num_classes: int | None = None, alpha: float = 1.0, p: float = 1.0) -> None:
+        if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}: expected 1 or more")
         if not (0 < alpha < float("inf") and 0 <= p <= 1):
             raise ValueError(f"alpha is {alpha} and p {p}: expected alpha above 0 and finite, and p in 0..1")
@@ -52,19 +52,26 @@ class MixAugmentation(Augmentation):
                 f"{name} mixes images and their classes, but the batches are {type(batch).__name__}: expected "
                 f"Labelled; leave {name} out of `augment`"
             )
-        self.shares(batch.label)
+        if self.num_classes is None:
+            self.num_classes = num_classes
         if num_classes not in (None, self.num_classes):
             raise ValueError(
                 f"num_classes of {name} is {self.num_classes}, but the data have {num_classes} classes: "
-                f"expected the same number; set it to {num_classes}"
+                "expected the same number; leave it out, and it is taken from the data"
             )
+        self.shares(batch.label)
 
     def shares(self, label: Tensor) -> Tensor:
         """Labels (B,) int64 or (B, K) of any floating type -> (B, K) float32.
 
         Raises:
-            ValueError: if they do not fit `num_classes`.
+            ValueError: if they do not fit `num_classes`, or it is not known.
         """
+        if self.num_classes is None:
+            raise ValueError(
+                f"{type(self).__name__} does not know the number of classes: expected num_classes, as there is no "
+                "datamodule to take it from; give it"
+            )
         if label.ndim == 2 and label.shape[1] == self.num_classes:
             return label.float()
         if label.ndim != 1:
@@ -149,7 +156,7 @@ class RICAP(MixAugmentation):
         alpha: of the distribution; the paper's beta, which was best at 0.3 (section 4.1).
     """
 
-    def __init__(self, num_classes: int, alpha: float = 0.3, p: float = 1.0) -> None:
+    def __init__(self, num_classes: int | None = None, alpha: float = 0.3, p: float = 1.0) -> None:
         super().__init__(num_classes, alpha=alpha, p=p)
 
     def mix(self, image: Tensor, label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

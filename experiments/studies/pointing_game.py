@@ -14,6 +14,7 @@ in the box is the share of the map's sum that lies there. A map of zeros, withou
 the value of a map that is the same everywhere, for which both are the share of the image that the boxes cover. TODO
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -39,11 +40,17 @@ from zoo.parts.optim.muon import Muon
 
 SIZE, BATCH = 64, 50  # side of the images in pixels
 CLASSES = tuple(COLORS)
-NETS: dict[str, Callable[..., Classifier]] = {
-    "ResNetMini": ResNetMini,
-    "ResNet-18": partial(ResNet18, width=8, stem_pool=True),
-    "ConvMixer": partial(ConvMixer, dim=48, depth=4, kernel_size=7, patch_size=4, act=nn.ReLU),
-    "ViT": partial(ViT, image_size=SIZE, patch_size=8, dim=64, num_layers=4, num_heads=4, mlp_ratio=2),
+NETS: dict[str, tuple[Callable[..., Classifier], tuple[str, ...]]] = {  # with the layers that maps are computed from
+    "ResNetMini": (ResNetMini, ("stages.1",)),
+    "ResNet-18": (partial(ResNet18, width=8, stem_pool=True), ("stages.1",)),
+    "ConvMixer": (
+        partial(ConvMixer, dim=48, depth=4, kernel_size=7, patch_size=4, act=nn.ReLU),
+        ("stages.1", "stages.3"),
+    ),
+    "ViT": (
+        partial(ViT, image_size=SIZE, patch_size=8, dim=64, num_layers=4, num_heads=4, mlp_ratio=2),
+        ("blocks.3.norm1",),
+    ),
 }
 METHODS = ("GradCAM", "GradCAMPlusPlus", "XGradCAM", "HiResCAM", "LayerCAM", "EigenCAM")
 
@@ -100,15 +107,14 @@ def questions(scenes: Scenes) -> list[Question]:
     return found
 
 
-def maps_of(model: Classifier, scenes: Scenes, asked: Sequence[Question], method: str) -> np.ndarray:
+def maps_of(model: Classifier, scenes: Scenes, asked: Sequence[Question], method: str, layer: str) -> np.ndarray:
     """The maps (Q, S, S)."""
-    parts = [asked[start : start + BATCH] for start in range(0, len(asked), BATCH)]
-    return np.concatenate(
-        [
-            relevance(model, scenes.images[[q.image for q in part]], [q.label for q in part], method).maps
-            for part in parts
-        ]
-    )
+    maps = []
+    for start in range(0, len(asked), BATCH):
+        part = asked[start : start + BATCH]
+        images, labels = scenes.images[[question.image for question in part]], [question.label for question in part]
+        maps.append(relevance(model, images, labels, method, model.net.get_submodule(layer)).maps)
+    return np.concatenate(maps)
 
 
 def pointing_game(maps: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -122,60 +128,54 @@ def mass_inside(maps: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return (maps * inside).sum((1, 2)) / np.maximum(maps.sum((1, 2)), 1e-9)
 
 
-def table(maps: dict[tuple[str, str], np.ndarray], inside: np.ndarray, right: dict[str, float]) -> list[Row]:
-    rows: list[Row] = [
-        {
-            "net": net, "method": method, "pointing game": float(pointing_game(values, inside).mean()),
-            "mass in box": float(mass_inside(values, inside).mean()), "answers right": right[net],
-        }
-        for (net, method), values in maps.items()
-    ]  # fmt: skip
-    share = float(inside.mean())
-    return [
-        *rows,
-        {"net": "", "method": "any place", "pointing game": share, "mass in box": share, "answers right": None},
+def table(maps: dict[tuple[str, str, str], np.ndarray], inside: np.ndarray, right: dict[str, float]) -> list[Row]:
+    rows = [
+        Row(net=net, layer=layer, method=method)
+        | {"pointing game": float(pointing_game(values, inside).mean())}
+        | {"mass in box": float(mass_inside(values, inside).mean()), "answers right": right[net]}
+        for (net, layer, method), values in maps.items()
     ]
+    share = float(inside.mean())
+    anywhere = Row(net="", layer="", method="any place")
+    return [*rows, anywhere | {"pointing game": share, "mass in box": share, "answers right": None}]
 
 
-def draw(maps: dict[tuple[str, str], np.ndarray], scenes: Scenes, asked: Sequence[Question], rows: list[Row]) -> Figure:
-    """For each net the same two questions, of one image, with the maps of all methods."""
-    nets = list(dict.fromkeys(net for net, _ in maps))
-    shown = [i for i, q in enumerate(asked) if q.image == asked[0].image][:2]
+def draw(
+    maps: dict[tuple[str, str, str], np.ndarray], scenes: Scenes, asked: list[Question], rows: list[Row]
+) -> Figure:
+    """For each net and layer the same two questions, of one image, with the maps of all methods."""
+    lines = [(*key, i) for key in dict.fromkeys(key[:2] for key in maps) for i in (0, 1)]
+    hits = {(row["net"], row["layer"], row["method"]): row["pointing game"] for row in rows}
     columns = 1 + len(METHODS)
-    figure, axes = panels(
-        "Where is the evidence for a color? Framed: the boxes of its shapes; dot: the largest value",
-        len(nets) * len(shown), columns, (1.5 * columns, 1.62 * len(nets) * len(shown) + 0.6),
-    )  # fmt: skip
-    hits = {(row["net"], row["method"]): row["pointing game"] for row in rows}
-    for place, (net, i) in zip(range(0, len(axes), columns), ((n, i) for n in nets for i in shown), strict=True):
-        question = asked[i]
-        image = (0.25 * scenes.images[question.image] + 0.5).permute(1, 2, 0).clip(0, 1).numpy()
-        axes[place].imshow(image)
-        axes[place].set_title(f"{net}: {CLASSES[question.label]}", size=9, loc="left")
+    title = "The evidence for a color. Framed: the boxes of its shapes; dot: the largest value; pointing game"
+    figure, axes = panels(title, len(lines), columns, (1.4 * columns, 1.5 * len(lines) + 0.6))
+    for place, (net, layer, i) in zip(range(0, len(axes), columns), lines, strict=True):
+        number, label, _ = asked[i]
+        axes[place].imshow((0.25 * scenes.images[number] + 0.5).permute(1, 2, 0).clip(0, 1).numpy())
+        axes[place].set_title(f"{net} {layer}" if i == 0 else CLASSES[label], size=8, loc="left")
         for panel, method in zip(axes[place + 1 : place + columns], METHODS, strict=True):
-            values = maps[net, method][i]
+            values = maps[net, layer, method][i]
             panel.imshow(values, cmap="inferno", vmin=0, vmax=1)
             y, x = np.unravel_index(values.argmax(), values.shape)
             panel.plot(x, y, "o", ms=4, color=SKY, mec="black", mew=0.5)
-            panel.set_title(f"{method} {hits[net, method]:.2f}" if i == shown[0] else "", size=8, loc="left")
+            panel.set_title(f"{method} {hits[net, layer, method]:.2f}" if i == 0 else "", size=8, loc="left")
         for panel in axes[place : place + columns]:
-            boxes = scenes.boxes[question.image][scenes.colors[question.image] == question.label]
-            for x1, y1, x2, y2 in (boxes - 0.5).tolist():  # the center of a pixel is drawn at a whole number
+            for x1, y1, x2, y2 in (scenes.boxes[number][scenes.colors[number] == label] - 0.5).tolist():
                 panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=SKY, lw=1.2))
             panel.set_axis_off()
     return figure
 
 
-def main(folder: Path, count: int = 3000, asked_of: int = 300, epochs: int = 3, nets: Sequence[str] = (*NETS,)) -> None:
+def main(folder: Path, count: int = 3000, asked_of: int = 300, epochs: int = 3) -> None:
     scenes, test = draw_scenes(count, 0), draw_scenes(asked_of, 1)
     asked = questions(test)
     inside, maps, right = np.stack([question.inside for question in asked]), {}, {}
-    for name in nets:
-        model = train(NETS[name], scenes, epochs)
+    for name, (make, layers) in NETS.items():
+        model = train(make, scenes, epochs)
         with torch.no_grad():
             right[name] = ((model.net(test.images) > 0) == test.present.bool()).float().mean().item()
-        for method in METHODS:
-            maps[name, method] = maps_of(model, test, asked, method)
+        for layer, method in itertools.product(layers, METHODS):
+            maps[name, layer, method] = maps_of(model, test, asked, method, layer)
     rows = table(maps, inside, right)
     publish(folder, "pointing_game", draw(maps, test, asked, rows), rows)
 

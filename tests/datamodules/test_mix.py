@@ -122,10 +122,16 @@ class TestAll:
         assert "\n" not in str(caught.value)
 
     def test_a_number_of_classes_other_than_the_datas_is_refused_in_setup(self, kind):
-        message = f"num_classes of {kind.__name__} is 12, but the data have 10 classes: .* set it to 10"
+        message = f"num_classes of {kind.__name__} is 12, but the data have 10 classes: .* leave it out"
         with pytest.raises(ValueError, match=message):
             Synthetic(augment=[Flip(), kind(12)]).setup("fit")
         Synthetic(augment=[Flip(), kind(10)]).setup("fit")
+
+    def test_the_number_of_classes_is_taken_from_the_data(self, kind):
+        seen = record(Synthetic(image_shape=(3, 8, 8), num_classes=7, batch_size=8, augment=[kind()])).seen
+        assert {batch.label.shape for batch in seen["train"]} == {(8, 7)}
+        with pytest.raises(ValueError, match=f"{kind.__name__} does not know the number of classes: .* give it"):
+            kind()(batch(), generator())
 
     def test_batches_of_boxes_are_refused_in_setup(self, kind):
         with pytest.raises(ValueError, match=f"{kind.__name__} mixes .* classes, but the batches are Boxed") as caught:

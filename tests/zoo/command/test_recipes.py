@@ -2,11 +2,14 @@
 
 import importlib
 import inspect
+import json
 import warnings
 from pathlib import Path
 
 import pytest
 
+from cases import case_of
+from zoo.classification.base import Classifier
 from zoo.command import recipes
 from zoo.command.main import main
 
@@ -43,8 +46,17 @@ def options_for(name: str, folder: Path) -> list[str]:
     }
     words = [word for key, value in small.items() if key in takes for word in (f"--data.{key}", str(value))]
     small = {"num_layers": 2, "grid": 16, "pool_size": 8, "eval_steps": "[4, 8]"}
-    takes = parameters(kind_of(name, "model"))
-    return words + [word for key, value in small.items() if key in takes for word in (f"--model.{key}", str(value))]
+    kind = kind_of(name, "model")
+    if issubclass(kind, Classifier) and not recipes.read(recipes.find(name))["model"]["init_args"].get("weights"):
+        small |= case_of(kind).options  # as narrow as in the contract suite
+    takes = parameters(kind)
+    narrow = {key: value for key, value in small.items() if key in takes}
+    return words + [word for key, value in narrow.items() for word in (f"--model.{key}", text_of(value))]
+
+
+def text_of(value: object) -> str:
+    """A value as an option."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def test_there_are_recipes_and_each_is_found_under_its_name():
