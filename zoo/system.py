@@ -55,7 +55,7 @@ class System(LightningModule, ABC):
         self._continued: set[str] = set()  # metrics that go on in a resumed epoch, and are not logged in it yet
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Self:  # type: ignore[override]
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Self:
         """Lightning's own, but that a checkpoint can only name parts of the zoo, torch, torchvision and torchmetrics.
 
         Raises:
@@ -200,9 +200,9 @@ class System(LightningModule, ABC):
             if not (name.startswith("train/") and metric.update_called):
                 continue
             with metric.sync_context(should_sync=self.trainer.world_size > 1):
-                values = metric.metric_state
-                if all(isinstance(value, Tensor) for value in values.values()):  # and no lists of all values so far
-                    states[name] = metric.update_count, {key: v.detach().cpu() for key, v in values.items()}
+                values = {key: v.detach().cpu() for key, v in metric.metric_state.items() if isinstance(v, Tensor)}
+                if len(values) == len(metric.metric_state):  # and no lists of all values so far
+                    states[name] = metric.update_count, values
         return states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -106,7 +106,7 @@ def _draw_growth(axes: Axes, image: tuple[int, ...], fields: list[Field], colors
     lines = [Line2D([], [], marker="o", linestyle="", color=color) for color in colors.values()]
     names = [f"{shorten(fields[i].name, 28)}: {text(fields[i].size)}" for i in colors]
     if not square:
-        lines += [Line2D([], [], linestyle=style, color=GRAY) for style in "-:"]
+        lines += [Line2D([], [], linestyle="-", color=GRAY), Line2D([], [], linestyle=":", color=GRAY)]
         names += ["height", "width"]
     axes.legend(lines, names, loc="upper left", fontsize=8, frameon=True, framealpha=0.9, edgecolor="none")
     axes.set_ylim(bottom=0, top=1.12 * max(*image, *(max(field.size) for field in fields)))

@@ -147,18 +147,18 @@ def draw(
     lines = [(*key, i) for key in dict.fromkeys(key[:2] for key in maps) for i in (0, 1)]
     hits = {(row["net"], row["layer"], row["method"]): row["pointing game"] for row in rows}
     columns = 1 + len(METHODS)
-    title = "The evidence for a color. Framed: the boxes of its shapes; dot: the largest value; pointing game"
+    title = "Where the evidence for a color is: its boxes, the largest value, and the pointing game"
     figure, axes = panels(title, len(lines), columns, (1.4 * columns, 1.5 * len(lines) + 0.6))
     for place, (net, layer, i) in zip(range(0, len(axes), columns), lines, strict=True):
         number, label, _ = asked[i]
         axes[place].imshow((0.25 * scenes.images[number] + 0.5).permute(1, 2, 0).clip(0, 1).numpy())
-        axes[place].set_title(f"{net} {layer}" if i == 0 else CLASSES[label], size=8, loc="left")
+        axes[place].set_title(f"{net} {layer}: {CLASSES[label]}" if i == 0 else CLASSES[label], size=7, loc="left")
         for panel, method in zip(axes[place + 1 : place + columns], METHODS, strict=True):
             values = maps[net, layer, method][i]
             panel.imshow(values, cmap="inferno", vmin=0, vmax=1)
             y, x = np.unravel_index(values.argmax(), values.shape)
             panel.plot(x, y, "o", ms=4, color=SKY, mec="black", mew=0.5)
-            panel.set_title(f"{method} {hits[net, layer, method]:.2f}" if i == 0 else "", size=8, loc="left")
+            panel.set_title(f"{method} {hits[net, layer, method]:.2f}" if i == 0 else "", size=7, loc="left")
         for panel in axes[place : place + columns]:
             for x1, y1, x2, y2 in (scenes.boxes[number][scenes.colors[number] == label] - 0.5).tolist():
                 panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=SKY, lw=1.2))

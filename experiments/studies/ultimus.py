@@ -1,11 +1,29 @@
-"""Why Ultimus, the attention blocks of an assignment, is hard to train, and what each change of it does.
+"""Why Ultimus in its literal form is hard to train, and what each change of it does.
 
-python -m experiments.studies.ultimus [FOLDER]
+    python -m experiments.studies.ultimus [FOLDER]
+
+writes ultimus.png and ultimus.csv. The net (zoo.classification.ultimus) is three convolutions, global average pooling
+and four attention blocks on the one vector that is left. It sees scikit-learn's digits, in five forms, with three seeds
+each: as the assignment words it, with each of three changes alone, and with all three. Of untrained nets the table has
+the standard deviation over the images, as a mean over the numbers of the vector; the share of the variance that lies in
+the first principal component; and the median absolute gradient of a weight of the first convolution and of the last
+layer (geometric means over the seeds); then the test accuracy after twelve epochs of Adam with one cycle.
+
+In the untrained literal form nearly all scores are close to zero, so the softmax weighs all numbers alike, and a block
+hands on the mean of its eight values, eight times, divided by sqrt(8). Each block so leaves a 35th of the standard
+deviation, and after two of them 99.99 % of the variance lie in one direction: of what tells images apart, 0.27 after
+the pooling, 2e-7 are left after four blocks, where float32 has steps of 7e-9 beside biases of 0.1. The gradient
+vanishes in the same way, from 1e-3 in the last layer to 3e-9 in the first, where even Adam, which divides by the size
+of the gradient, hardly moves, as its eps is 1e-8. The training ends at 68 to 83 %. Scaling the scores instead of the
+weights removes one sqrt(8) from each block (a 15th is left; 72 to 80 %), and pre-norm alone leaves a seventh, but
+trains worse (16 to 58 %). A residual connection alone holds both the signal and the gradient (95 to 97 %), and the
+other two add nothing to it here (93 to 96 %).
 """
 
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +54,8 @@ BATCH_SIZE, LR, EPS = 128, 0.01, 1e-8  # LR and EPS are Adam's
 
 def make(form: str, seed: int) -> UltimusNet:
     torch.manual_seed(seed)
-    return UltimusNet(in_channels=1, **FORMS[form][0])
+    options: dict[str, Any] = FORMS[form][0]
+    return UltimusNet(in_channels=1, **options)
 
 
 def at_first(form: str, seed: int) -> dict[str, Tensor]:
@@ -54,11 +73,11 @@ def at_first(form: str, seed: int) -> dict[str, Tensor]:
     F.cross_entropy(net.head(vectors[-1]), y).backward()
     deviations = [(v - v.mean(0)).detach().double() for v in vectors]
     squares = [torch.linalg.svdvals(v).square() for v in deviations]
-    weights = [net.get_submodule(name).weight for name in LAYERS.values()]
+    weights = [net.get_parameter(f"{name}.weight") for name in LAYERS.values()]
     return {
         "signal": torch.stack([v.square().mean(0).sqrt().mean() for v in deviations]),
         "first": torch.stack([s[0] / s.sum() for s in squares]),
-        "gradient": torch.stack([weight.grad.abs().median() for weight in weights]),
+        "gradient": torch.stack([cast(Tensor, weight.grad).abs().median() for weight in weights]),
     }
 
 

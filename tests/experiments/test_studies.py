@@ -5,6 +5,7 @@ import importlib
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,9 +20,11 @@ from experiments.studies import (
     moving_average,
     norm_batch_size,
     optimizer_steps,
+    pointing_game,
     publish,
     saddle_and_plateau,
     softmax_nll,
+    ultimus,
     variance_covariance,
 )
 
@@ -37,8 +40,10 @@ SHORT = {  # settings with which a long study takes a second or two
     "mixed_precision": {"steps": 2, "data": Digits(batch_size=32, val_size=0)},
     "norm_batch_size": {"seeds": 2, "epochs": 1, "sizes": (16, 64)},
     "optimizer_steps": {"steps": 20},
+    "pointing_game": {"count": 20, "asked_of": 2, "epochs": 1},
     "saddle_and_plateau": {"steps": 20},
     "sixteen_bit_accumulation": {"draws": 2},
+    "ultimus": {"seeds": 1, "epochs": 1},
 }
 
 
@@ -200,3 +205,29 @@ def test_norms_and_batch_sizes_see_the_same_samples_in_the_same_order(monkeypatc
             samples.append(torch.cat(seen))
     assert len(samples[0]) == 1408
     assert all(torch.equal(samples[0], other) for other in samples[1:])
+
+
+def test_a_map_points_where_its_largest_value_is_and_an_empty_one_nowhere():
+    scenes = pointing_game.draw_scenes(6, seed=1)
+    asked = pointing_game.questions(scenes)
+    inside = np.stack([question.inside for question in asked])
+    assert {question.image for question in asked} == {i for i in range(6) if len(scenes.colors[i].unique()) > 1}
+    for question in asked:
+        area = (scenes.boxes[question.image][scenes.colors[question.image] == question.label]).double()
+        expected = ((area[:, 2] - area[:, 0]) * (area[:, 3] - area[:, 1])).sum().item()
+        assert question.inside.sum() == pytest.approx(expected, rel=0.25)  # boxes end within pixels
+    right, everywhere = inside.astype(np.float32), np.ones(inside.shape, np.float32)
+    for maps, points, mass in ((right, 1, 1), (1 - right, 0, 0), (0 * right, 0, 0)):
+        assert (pointing_game.pointing_game(maps, inside) == points).all()
+        np.testing.assert_allclose(pointing_game.mass_inside(maps, inside), mass)
+    np.testing.assert_allclose(pointing_game.mass_inside(everywhere, inside), inside.mean((1, 2)), rtol=1e-5)
+
+
+def test_literal_ultimus_leaves_one_direction_and_no_gradient_and_a_residual_connection_keeps_both():
+    literal, residual = (ultimus.at_first(form, seed=0) for form in ("literal", "residual"))
+    assert literal["signal"][-1] < 1e-5 * literal["signal"][0]
+    assert literal["first"][0] < 0.5 < 0.99 < literal["first"][2]
+    assert literal["gradient"][0] < ultimus.EPS < 1e-3 * literal["gradient"][-1]
+    torch.testing.assert_close(residual["signal"], residual["signal"][0].expand(5), rtol=0.1, atol=0)
+    assert residual["first"].max() < 0.5
+    assert residual["gradient"][0] > 1e5 * ultimus.EPS

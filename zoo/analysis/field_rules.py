@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import partial
 from math import floor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, fx
 
@@ -102,9 +102,9 @@ class Call:
                 inside = None if seen is None else (max(seen[0], 0), min(seen[1], self.size[i] - 1))
                 maps = maps.change(i, constant(inside), None, 1)
             parts.append(maps)
-        maps = parts[0] if len(parts) == 1 else _join(parts)
-        assert maps is not None, "several sources are never joined along some axes only"
-        return maps, Window((kernel[0], kernel[1])), note if which else ""
+        joined = parts[0] if len(parts) == 1 else _join(parts)
+        assert joined is not None, "several sources are never joined along some axes only"
+        return joined, Window((kernel[0], kernel[1])), note if which else ""
 
     def mixed(self, dims: Iterable[int], note: str = ALL) -> Found | None:
         """Each unit sees all positions along the given dimensions, and its own along the others."""
@@ -193,13 +193,21 @@ def _spatial(call: Call, takes: Sequence[Callable[[Axis], Axis]], window: Window
     return maps, window, ""
 
 
+def _block(o: int, n: int) -> range:
+    return range(o * n, o * n + n)
+
+
+def _line(o: int, start: int, step: int) -> list[int]:
+    return [start + o * step]
+
+
 def _slide(call: Call, kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -> Found | None:
     kernel, stride, dilation = _pair(kernel), _pair(stride or kernel), _pair(dilation)
     if isinstance(padding, str):
         padding = [d * (k - 1) // 2 if padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
     window = Window(kernel, stride, dilation, _pair(padding))
 
-    def take(axis: Axis, k: int, s: int, d: int, p: int) -> Axis:
+    def take(axis: Axis, k: Any, s: Any, d: Any, p: Any) -> Axis:
         return axis.take(lambda o: range(o * s - p, o * s - p + k * d, d), shift=s)
 
     return _spatial(call, [partial(take, k=k, s=s, d=d, p=p) for k, s, d, p in zip(*window, strict=True)], window)
@@ -229,7 +237,7 @@ def _conv_transpose2d(call: Call) -> Found | None:
     padding, dilation = _pair(call.argument(4, "padding", 0)), _pair(call.argument(7, "dilation", 1))
     window = Window(kernel, stride, dilation, padding)
 
-    def take(axis: Axis, k: int, s: int, d: int, p: int) -> Axis:
+    def take(axis: Axis, k: Any, s: Any, d: Any, p: Any) -> Axis:
         return axis.take(lambda o: [(o + p - d * j) // s for j in range(k) if (o + p - d * j) % s == 0], period=s)
 
     return _spatial(call, [partial(take, k=k, s=s, d=d, p=p) for k, s, d, p in zip(*window, strict=True)], window)
@@ -304,7 +312,7 @@ def _reduce(call: Call) -> Found | None:
     for i in (0, 1):
         if maps.dims[i] in dims:
             kernel[i] = n = maps.grid[i]
-            maps = maps.change(i, maps.axes[i].take(lambda o, n=n: range(o * n, o * n + n), shift=n), None, 1)
+            maps = maps.change(i, maps.axes[i].take(partial(_block, n=n), shift=n), None, 1)
     if len(call.out) != len(call.shape):
         maps = maps.move(lambda dim: dim - sum(d < dim for d in dims))
     return maps, Window((kernel[0], kernel[1]), (kernel[0], kernel[1])), ""
@@ -386,7 +394,7 @@ def _regroup(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int]
 
 def _permute(call: Call) -> Found:
     given = call.argument(1, "dims")
-    order = [d % len(call.shape) for d in (call.step.node.args[1:] if isinstance(given, int) else given)]
+    order = [d % len(call.shape) for d in cast(Any, call.step.node.args[1:] if isinstance(given, int) else given)]
     return call.maps.move(order.index), None, ""
 
 
@@ -458,7 +466,7 @@ def _getitem(call: Call) -> Found | None:
                 maps = maps.change(i, maps.axes[i].at(units), None, 1)
             else:
                 start, step = units.start, units.step
-                axis = maps.axes[i].take(lambda o, start=start, step=step: [start + o * step], shift=step)
+                axis = maps.axes[i].take(partial(_line, start=start, step=step), shift=step)
                 maps = maps.change(i, axis, old, len(units))
         if not isinstance(part, int):
             moved[old] = new
@@ -469,14 +477,14 @@ def _getitem(call: Call) -> Found | None:
 
 def _flip(call: Call) -> Found | None:
     given = call.argument(1, "dims")
-    dims = [d % len(call.shape) for d in (call.step.node.args[1:] if isinstance(given, int) else given)]
+    dims = [d % len(call.shape) for d in cast(Any, call.step.node.args[1:] if isinstance(given, int) else given)]
     maps = call.maps
     for i, dim in enumerate(maps.dims):
         if dim in dims:
             if maps.are_tokens:
                 return maps._replace(ordered=False), None, ""
             last = maps.grid[i] - 1
-            maps = maps.change(i, maps.axes[i].take(lambda o, last=last: [last - o], shift=-1), dim, last + 1)
+            maps = maps.change(i, maps.axes[i].take(partial(_line, start=last, step=-1), shift=-1), dim, last + 1)
     return maps, None, ""
 
 
@@ -488,7 +496,7 @@ def _pad(call: Call) -> Found | None:
             if maps.are_tokens:
                 return maps._replace(ordered=False), None, ""
             start[i] = p = given[place]
-            maps = maps.change(i, maps.axes[i].take(lambda o, p=p: [o - p]), dim, call.out[dim])
+            maps = maps.change(i, maps.axes[i].take(partial(_line, start=-p, step=1)), dim, call.out[dim])
     return maps, Window(padding=(start[0], start[1])), ""
 
 

@@ -263,7 +263,7 @@ class _Proxy(fx.Proxy):
         return len(_value(self))
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
+        return (self[i] for i in range(len(self)))  # type: ignore[index]  # torch.fx adds `__getitem__`
 
 
 class _AtenRecorder(TorchDispatchMode):

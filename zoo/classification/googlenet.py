@@ -186,7 +186,9 @@ class GoogLeNet(Classifier):
         **task_options: Any,
     ) -> None:
         as_torchvision = as_torchvision or weights is not None
-        transform_input = transform_input or (bool(weights) and not weights.endswith((".safetensors", ".pth", ".pt")))
+        transform_input = transform_input or (
+            weights is not None and not weights.endswith((".safetensors", ".pth", ".pt"))
+        )
         net = GoogLeNetNet(
             num_classes, in_channels, width=width, small_images=small_images, stem_pool=stem_pool,
             auxiliary=auxiliary, factorized=factorized, dropout=dropout, as_torchvision=as_torchvision,
@@ -199,7 +201,7 @@ class GoogLeNet(Classifier):
 
     def _fitting(self, state: State) -> State:
         """torchvision's weights without auxiliary heads if there are none here, and with ours of another K."""
-        heads = list(self.net.get_submodule("auxiliary").children()) if self.net.extras else []
+        heads: list[Any] = list(self.net.get_submodule("auxiliary").children()) if self.net.extras else []
         state = {name: tensor for name, tensor in state.items() if heads or not name.startswith("aux")}
         last = {f"aux{i}.fc2.{kind}": v for i, head in enumerate(heads, 1) for kind, v in head[-1].state_dict().items()}
         return state | {name: own for name, own in last.items() if len(state.get(name, own)) != len(own)}

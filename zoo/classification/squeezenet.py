@@ -5,7 +5,7 @@ fewer parameters and <0.5MB model size", sections 3.2 and 3.3 and table 1; versi
 with 2.4 times less work for the same accuracy.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -98,12 +98,15 @@ class SqueezeNetNet(nn.Module):
             nn.Flatten(),
         )
         self.smallest, self.upsample = SMALLEST[version], upsample
+        classifier = cast(nn.Conv2d, self.head[1])
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
-        nn.init.normal_(self.head[1].weight, std=0.01)  # the authors' repository: all logits start near each other
-        nn.init.ones_(self.head[1].bias)  # above 0: where the ReLU is 0 for all classes, no gradient comes through
+                nn.init.zeros_(cast(Tensor, module.bias))
+        nn.init.normal_(classifier.weight, std=0.01)  # the authors' repository: all logits start near each other
+        nn.init.ones_(
+            cast(Tensor, classifier.bias)
+        )  # above 0: where the ReLU is 0 for all classes, no gradient comes through
 
     def forward(self, x: Tensor) -> Tensor:
         if int(self.upsample * min(x.shape[2:])) < self.smallest:

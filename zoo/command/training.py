@@ -11,7 +11,7 @@ from zoo.command.run_folder import is_restarted, note_command, release
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="name, path of a YAML file, or folder of a run")
+    parser.add_argument("recipe", type=str, metavar="RECIPE", help="name, path of a YAML file, or folder of a run")
 
 
 def run_trainer(verb: str, recipe: str, options: list[str]) -> int:

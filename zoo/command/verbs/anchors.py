@@ -38,7 +38,9 @@ OTHER = "#BBBBBB"  # of the classes that have no color of their own
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=str, metavar="FILE_OR_FOLDER", help="annotations")
-    parser.add_argument("--attribute", help="of VGG Image Annotator: the region attribute that holds the class")
+    parser.add_argument(
+        "--attribute", type=str, help="of VGG Image Annotator: the region attribute that holds the class"
+    )
     parser.add_argument("--k", type=int, nargs="+", default=[3, 4, 5, 6], help="numbers of anchors")
     parser.add_argument("--out", type=Path, default=Path("anchors"), help="folder of anchors.json and anchors.png")
 

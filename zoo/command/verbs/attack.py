@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -112,11 +111,12 @@ def attack(
         raise ValueError(f"{checkpoint} holds a {type(model).__name__}: expected a classifier; see `zoo list`")
     classes = [str(name) for name in metadata["classes"]]
     target = parse_target(targets, classes)
-    data: Any = ZooCLI(str(config), [*(options or []), *NO_TRAINING_OPTIONS]).datamodule
+    cli = ZooCLI(str(config), [*(options or []), *NO_TRAINING_OPTIONS], folder=checkpoint.parent)
+    data: Any = cli.datamodule
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model.to(device)
     statistics = {"mean": data.mean, "std": data.std, "epsilon": size}
-    tally, shown = Tally(), []
+    tally, shown = Tally(), list[Attacked]()
     for images, labels in normalized_batches(data, limit, device):
         aims = choose_targets(target, model, images, labels, len(classes), seed + tally.images)
         results = targeted(model, images, aims, **statistics, steps=steps)
@@ -124,9 +124,9 @@ def attack(
         before, after = logits_of(model, images), logits_of(model, results)
         tally.add(before.argmax(1), after.argmax(1), fast.argmax(1), labels, aims)
         for i in range(min(len(labels), n - len(shown))):
-            pixels = (rgb(data.denormalize(batch[i])) for batch in (images, results))
-            predicted = (most_likely(logits[i], classes) for logits in (before, after))
-            shown.append(Attacked(*pixels, classes[labels[i]], *predicted, classes[aims[i]]))
+            first, second = (rgb(data.denormalize(batch[i])) for batch in (images, results))
+            was, became = (most_likely(logits[i], classes) for logits in (before, after))
+            shown.append(Attacked(first, second, classes[labels[i]], was, became, classes[aims[i]]))
     success = tally.reached / tally.attacked if tally.attacked else None
     title = f"{steps} targeted steps on {type(model).__name__}, epsilon {epsilon}"
     reached = f"{tally.reached} of {tally.attacked} images become the class aimed at ({targets})"
@@ -234,9 +234,7 @@ def find_run(source: str) -> tuple[Path, Path]:
     return checkpoint, config
 
 
-def normalized_batches(
-    data: LightningDataModule, limit: int | None, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
+def normalized_batches(data: Any, limit: int | None, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """The test set as the network sees it, batch by batch, up to `limit` images."""
     data.prepare_data()
     data.setup("test")

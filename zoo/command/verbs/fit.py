@@ -17,7 +17,7 @@ TAKES_OPTIONS = RECIPE_HELP = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="name, or path of a YAML file; with --resume a run")
+    parser.add_argument("recipe", type=str, metavar="RECIPE", help="name, or path of a YAML file; with --resume a run")
     parser.add_argument(
         "--resume", action="store_true", help="RECIPE is the folder of a run: go on from its newest checkpoint, in it"
     )

@@ -85,7 +85,7 @@ def build(source: str, options: list[str]) -> tuple[nn.Module, Any]:
         from zoo.command.lightning_cli import ZooCLI  # here, as it takes seconds and classes do not need it
         from zoo.command.verbs.schedule import NO_TRAINING_OPTIONS
 
-        cli = ZooCLI(source, [*options, *NO_TRAINING_OPTIONS])
+        cli = ZooCLI(source, [*options, *NO_TRAINING_OPTIONS], folder=Path())
         return net_of(cli.model), cli.datamodule
     kind, arguments = import_object(source), keyword_arguments(options)
     try:
@@ -148,9 +148,9 @@ def input_shape(given: str | None, source: str, data: Any) -> tuple[int, int, in
         ValueError: if it is not of this form, or is not known.
     """
     known = getattr(data, "image_shape", None)
-    if given is None and known is None:
-        raise ValueError(f"the input of {source} is not known: expected images; give --input, such as 3x224x224")
     if given is None:
+        if known is None:
+            raise ValueError(f"the input of {source} is not known: expected images; give --input, such as 3x224x224")
         return tuple(known)
     if not (found := re.fullmatch(r"(\d+)[x,](\d+)[x,](\d+)", given)):
         raise ValueError(f"--input is {given}: expected CHANNELSxHEIGHTxWIDTH, such as 3x224x224")

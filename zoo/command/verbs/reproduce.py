@@ -40,9 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=str, nargs="?", metavar="RECIPE", help="name, or path of a YAML file")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 0, 1, ..., as many as the recipe expects")
     parser.add_argument("--missing", action="store_true", help="run all recipes and seeds that the ledger lacks")
-    parser.add_argument("--cost", choices=("cpu", "gpu"), help="of which recipes; default: what this machine has")
+    parser.add_argument(
+        "--cost", type=str, choices=("cpu", "gpu"), help="of which recipes; default: what this machine has"
+    )
     parser.add_argument("--minutes", type=float, help="start no run that would end later; default: no limit")
-    parser.add_argument("--data", metavar="FOLDER", help="the data folder; default $ZOO_DATA, else data")
+    parser.add_argument("--data", type=str, metavar="FOLDER", help="the data folder; default $ZOO_DATA, else data")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
