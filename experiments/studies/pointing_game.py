@@ -11,7 +11,7 @@ longer trainings, and of a net that cannot do its task the maps mean nothing.)
 The pointing game (Zhang et al. 2016, "Top-down Neural Attention by Excitation Backprop", section 4.1) is the share of
 maps whose largest value lies in a box of the class. The paper tolerates 15 pixels around it, this study none. The mass
 in the box is the share of the map's sum that lies there. A map of zeros, without evidence, has neither. "Any place" is
-the value of a map that is the same everywhere, for which both are the share of the image that the boxes cover. TODO
+the value of a map that is the same everywhere, for which both are the share of the image that the boxes cover.
 """
 
 import itertools

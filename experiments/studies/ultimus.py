@@ -123,8 +123,9 @@ def row(form: str, runs: list[dict[str, Tensor]], accuracies: list[float]) -> Ro
 
 
 def draw(firsts: dict[str, list[dict[str, Tensor]]], accuracies: dict[str, list[float]]) -> Figure:
-    titles = ["Standard deviation over samples", "Median absolute gradient of a weight", "Test accuracy, %"]
-    figure, (signals, gradients, scores) = panels("Ultimus, literal and changed", 1, 3, (13, 4.6), titles)
+    titles = ["Standard deviation over images", "Median absolute gradient of a weight", "Test accuracy, %"]
+    title = "Ultimus in five forms: signal and gradient before training, accuracy after it"
+    figure, (signals, gradients, scores) = panels(title, 1, 3, (13, 4.6), titles)
     for i, (form, runs) in enumerate(firsts.items()):
         color = FORMS[form][1]
         for axes, name, labels in ((signals, "signal", PLACES), (gradients, "gradient", LAYERS)):

@@ -1,6 +1,7 @@
 """`zoo receptive-field` prints and draws the fields of a recipe's net or of any class."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ def here(tmp_path, monkeypatch) -> Path:
         "        super().__init__(nn.Conv2d(3, 4, 3), Gate(), nn.GroupNorm(1, 4), nn.Conv2d(4, 4, 3))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_gate", raising=False)  # of another test's folder
     return tmp_path
 
 
