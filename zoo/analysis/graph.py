@@ -89,6 +89,8 @@ def operations(
     mode = FakeTensorMode()
     with FakeCopyMode(mode):
         fake = copy.deepcopy(net).eval()
+    with mode:
+        _off_meta(fake)
     tracer = _Tracer(net, mode, leaves, tuple(image_shape))
     log = logging.getLogger("torch._subclasses.fake_tensor")  # repeats on standard error what it raises
     was_disabled, log.disabled = log.disabled, True
@@ -214,7 +216,7 @@ class _Tracer(fx.Tracer):
             return self.root.get_submodule(path)(*args, **kwargs)
         except NEEDS_VALUES:
             with unset_fake_temporarily():
-                leaf = copy.deepcopy(self.original.get_submodule(_path(path))).eval()
+                leaf = _off_meta(copy.deepcopy(self.original.get_submodule(_path(path))).eval())
                 zeros = tree_map_only(
                     Tensor, lambda x: torch.zeros(x.shape, device=x.device, dtype=x.dtype), (args, kwargs)
                 )
@@ -235,6 +237,19 @@ class _Tracer(fx.Tracer):
             self._calls[name] = self._calls.get(name, -1) + 1
             name += f"_{self._calls[name]}" if self._calls[name] else ""
         return Operation(name, function, module, node, pointwise)
+
+
+def _off_meta(module: nn.Module) -> nn.Module:
+    """The module, with zeros on the CPU in place of weights on the meta device, where nothing has a value."""
+    for child in module.modules():
+        for name, weight in child.named_parameters(recurse=False):
+            if weight.is_meta:
+                zeros = torch.zeros(weight.shape, dtype=weight.dtype, device="cpu")
+                setattr(child, name, nn.Parameter(zeros, requires_grad=False))
+        for name, buffer in child.named_buffers(recurse=False):
+            if buffer.is_meta:
+                setattr(child, name, torch.zeros(buffer.shape, dtype=buffer.dtype, device="cpu"))
+    return module
 
 
 def _is_torch_layer(module: type) -> bool:

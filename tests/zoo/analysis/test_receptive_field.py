@@ -350,6 +350,9 @@ class TestBadInput:
         assert [layers[name].field for name in "012"] == [(3, 3), (8, 8), (8, 8)]
         assert "Gate is not followed" in layers["1"].note
         assert by_name(net, (3, 8, 8), pointwise=(Gate,))["2"].field == (5, 5)
+        on_meta_device = on_meta(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), Gate(), nn.Conv2d(4, 4, 3)))
+        assert by_name(on_meta_device, (3, 8, 8), leaves=(Gate,))["2"].field == (8, 8)
+        assert next(on_meta_device.parameters()).is_meta
 
     @pytest.mark.parametrize(
         ("net", "shape", "parts"),
