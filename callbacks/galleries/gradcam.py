@@ -136,6 +136,8 @@ class GradCAMGallery(ClassifierGallery):
             overlay = (1 - ALPHA) * image + ALPHA * COLORMAP(heat)[..., :3]
             draw_image(pair[0], image)
             draw_image(pair[1], overlay)
+            if not heat.any():  # at layers before the last, Grad-CAM may find nothing that speaks for a class
+                pair[1].text(0.5, 0.5, "none found", size=9, color="white", ha="center", transform=pair[1].transAxes)
             caption(pair[0], truth, prediction, f"{100 * item.confidence:.0f} % sure")
             rows.append([image, overlay, truth, prediction, item.confidence])
         columns = ["image", "overlay", "truth", "prediction", "confidence"]
@@ -148,5 +150,5 @@ class GradCAMGallery(ClassifierGallery):
             notes.append(f"ROAD {sum(scores) / len(scores):.3f} on average; random maps: 0")
             columns, rows = [*columns, "ROAD"], [[*row, score] for row, score in zip(rows, scores, strict=True)]
         width, height = figure.get_size_inches()
-        figure.text(2.85 / width, 0.43 / height, "\n".join(notes), size=9, color=GRAY, va="top", linespacing=1.4)
+        figure.text(3.0 / width, 0.43 / height, "\n".join(notes), size=9, color=GRAY, va="top", linespacing=1.4)
         self.publish(trainer, f"gradcam_{self.split}", figure, (columns, rows))

@@ -12,6 +12,13 @@ The pointing game (Zhang et al. 2016, "Top-down Neural Attention by Excitation B
 maps whose largest value lies in a box of the class. The paper tolerates 15 pixels around it, this study none. The mass
 in the box is the share of the map's sum that lies there. A map of zeros, without evidence, has neither. "Any place" is
 the value of a map that is the same everywhere, for which both are the share of the image that the boxes cover.
+
+All nets answer 98.7 % or more of 300 new images right. The best maps of each, of 634 questions, win 0.99 of the games
+(ResNetMini), 0.94 (ResNet-18), 0.89 (ConvMixer) and 0.85 (ViT); any place wins 0.09, and EigenCAM, which knows no
+class, 0.27 to 0.37. HiResCAM has the most mass in the box in all but ResNet-18 (0.75, 0.49 and 0.60, where Grad-CAM has
+0.55, 0.33 and 0.50); Grad-CAM++ loses to Grad-CAM in all but the ConvMixer. The layer matters more than the method: in
+the last block of the ConvMixer, whose large kernels have carried the evidence all over the image by then, no method
+wins more than 0.29; in the second block all of them that know the class win 0.72 or more.
 """
 
 import itertools
@@ -166,11 +173,12 @@ def draw(
     return figure
 
 
-def main(folder: Path, count: int = 3000, asked_of: int = 300, epochs: int = 3) -> None:
+def main(folder: Path, count: int = 3000, asked_of: int = 300, epochs: int = 3, nets: Sequence[str] = (*NETS,)) -> None:
     scenes, test = draw_scenes(count, 0), draw_scenes(asked_of, 1)
     asked = questions(test)
     inside, maps, right = np.stack([question.inside for question in asked]), {}, {}
-    for name, (make, layers) in NETS.items():
+    for name in nets:
+        make, layers = NETS[name]
         model = train(make, scenes, epochs)
         with torch.no_grad():
             right[name] = ((model.net(test.images) > 0) == test.present.bool()).float().mean().item()

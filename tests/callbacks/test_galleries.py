@@ -377,6 +377,14 @@ def test_without_mistakes_the_least_sure_are_shown(trainer, published, texts_of,
     assert "Evidence for the prediction, no mistakes: the least sure of the test set" in texts_of(figure.figure)
 
 
+def test_a_map_without_evidence_says_so(trainer, published, texts_of, assert_legible):
+    module = Oracle()
+    module.net[3].weight.data.abs_().neg_()  # everything speaks against every class
+    trainer(GradCAMGallery(2)).test(module, small_data(), verbose=False)
+    assert texts_of(published[0].figure).count("none found") == 2
+    assert_legible(published[0].figure)
+
+
 def test_road_is_told_when_asked_for(trainer, published, texts_of, assert_legible):
     trainer(GradCAMGallery(2, road=True)).test(small_net(), small_data(), verbose=False)
     ((_, figure, (columns, rows)),) = published

@@ -40,7 +40,7 @@ SHORT = {  # settings with which a long study takes a second or two
     "mixed_precision": {"steps": 2, "data": Digits(batch_size=32, val_size=0)},
     "norm_batch_size": {"seeds": 2, "epochs": 1, "sizes": (16, 64)},
     "optimizer_steps": {"steps": 20},
-    "pointing_game": {"count": 20, "asked_of": 2, "epochs": 1},
+    "pointing_game": {"count": 20, "asked_of": 2, "epochs": 1, "nets": ["ResNetMini"]},
     "saddle_and_plateau": {"steps": 20},
     "sixteen_bit_accumulation": {"draws": 2},
     "ultimus": {"seeds": 1, "epochs": 1},

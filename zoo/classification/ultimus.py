@@ -31,6 +31,8 @@ class UltimusBlock(nn.Module):
         residual: add the input to the output.
         pre_norm: layer norm before the three projections.
         scale_scores: divide the scores by sqrt(E) instead of the weights, as the paper does.
+        gain: of the four layers' initial weights, as a factor of torch's; biases then start at zero. None leaves both
+            as torch draws them.
 
     Shape: (B, D) -> (B, D).
     """
@@ -42,12 +44,18 @@ class UltimusBlock(nn.Module):
         residual: bool = False,
         pre_norm: bool = False,
         scale_scores: bool = False,
+        gain: float | None = None,
     ) -> None:
         super().__init__()
         self.residual, self.scale_scores = residual, scale_scores
         self.norm = nn.LayerNorm(dim) if pre_norm else nn.Identity()
         self.query, self.key, self.value = (nn.Linear(dim, width) for _ in range(3))
         self.out = nn.Linear(width, dim)
+        if gain is not None:
+            with torch.no_grad():
+                for layer in (self.query, self.key, self.value, self.out):
+                    layer.weight *= gain
+                    layer.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
@@ -70,7 +78,7 @@ class UltimusNet(nn.Module):
         widths: channels of the three convolutions; the last is D.
         pool: which of the three convolutions are followed by 2x2 max-pooling.
         num_blocks: Ultimus blocks.
-        width, residual, pre_norm, scale_scores: see `UltimusBlock`.
+        width, residual, pre_norm, scale_scores, gain: see `UltimusBlock`.
 
     Shape: (B, C, H, W) -> (B, K).
 
@@ -91,6 +99,7 @@ class UltimusNet(nn.Module):
         residual: bool = False,
         pre_norm: bool = False,
         scale_scores: bool = False,
+        gain: float | None = None,
     ) -> None:
         super().__init__()
         if not len(widths) == len(pool) == 3:
@@ -105,7 +114,7 @@ class UltimusNet(nn.Module):
         )
         self.blocks = nn.Sequential(
             *(
-                UltimusBlock(dim, width, residual=residual, pre_norm=pre_norm, scale_scores=scale_scores)
+                UltimusBlock(dim, width, residual=residual, pre_norm=pre_norm, scale_scores=scale_scores, gain=gain)
                 for _ in range(num_blocks)
             )
         )
@@ -139,11 +148,12 @@ class Ultimus(Classifier):
         residual: bool = False,
         pre_norm: bool = False,
         scale_scores: bool = False,
+        gain: float | None = None,
         optimizer: OptimizerCallable = ADAM,
         **task_options: Any,
     ) -> None:
         net = UltimusNet(
             num_classes, in_channels, widths=widths, pool=pool, num_blocks=num_blocks, width=width,
-            residual=residual, pre_norm=pre_norm, scale_scores=scale_scores,
+            residual=residual, pre_norm=pre_norm, scale_scores=scale_scores, gain=gain,
         )  # fmt: skip
         super().__init__(net, num_classes, optimizer=optimizer, **task_options)

@@ -78,6 +78,19 @@ def test_a_residual_block_adds_to_its_input_and_a_pre_norm_block_ignores_scale_a
         assert not torch.allclose(plain(10 * x + 3), plain(x), rtol=1e-3, atol=1e-5)
 
 
+def test_a_gain_multiplies_the_first_weights_and_hands_more_on():
+    blocks = []
+    for gain in (None, 4.0):
+        torch.manual_seed(0)
+        blocks.append(UltimusBlock(gain=gain))
+    torch.testing.assert_close(blocks[1].query.weight, 4 * blocks[0].query.weight)
+    assert not blocks[1].out.bias.any()
+    with torch.no_grad():
+        x = torch.randn(64, 48)
+        small, large = (block(x).std(0).mean() for block in blocks)
+    assert large > 10 * small
+
+
 def test_the_net_is_as_large_as_the_course_says():
     net = UltimusNet()
     convolutions = 9 * (3 * 16 + 16 * 32 + 32 * 48) + 2 * (16 + 32 + 48)  # with the norms
