@@ -20,6 +20,7 @@ from callbacks.monitors.flops import FlopCounter
 from callbacks.runtime.csv_logger import ContinueMetrics, KeepingCSVLogger
 from callbacks.runtime.finite_loss import FiniteLoss
 from callbacks.runtime.graceful_stop import GracefulStop
+from callbacks.runtime.lost_process import LostProcess
 from callbacks.runtime.monitor_check import MonitorCheck
 from callbacks.runtime.out_of_memory import OutOfMemory
 from callbacks.runtime.progress import progress_callback
@@ -124,6 +125,7 @@ class ZooCLI(LightningCLI):
         recipe: name, YAML file, or folder of a run.
         options: as typed.
         folder: the run folder; default the recipe's `default_root_dir`, else a new one.
+        resume_by: the command that goes on with an interrupted training, up to the run folder.
 
     Attributes:
         folder: the run folder: config, checkpoints, metrics, pictures.
@@ -137,8 +139,15 @@ class ZooCLI(LightningCLI):
     trainer: ZooTrainer
     parser: LightningArgumentParser
 
-    def __init__(self, recipe: str, options: list[str] | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        recipe: str,
+        options: list[str] | None = None,
+        folder: Path | None = None,
+        resume_by: str = "zoo fit --resume",
+    ) -> None:
         self.recipe, self.flop_counter, self.given_folder = recipes.find(recipe), FlopCounter(), folder
+        self.resume_by = resume_by
         options = or_help(options or [], recipes.read(self.recipe))
         try:
             with trust.only(nameable(self.recipe, options)):
@@ -216,7 +225,7 @@ class ZooCLI(LightningCLI):
         names = trust.names_in(yaml.safe_load(self.parser.dump(self.config)))
         packages = {name.partition(".")[0] for name in trust.foreign(names)}
         folder = os.path.relpath(self.folder)
-        return " ".join(["zoo fit --resume", shlex.quote(folder), *(f"--trust {name}" for name in sorted(packages))])
+        return " ".join([self.resume_by, shlex.quote(folder), *(f"--trust {name}" for name in sorted(packages))])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self.config_init.trainer
@@ -224,14 +233,16 @@ class ZooCLI(LightningCLI):
         if trainer.logger in (None, True):
             kwargs["logger"] = KeepingCSVLogger(self.folder, name="", version="")
         has_own_bar = any(isinstance(callback, ProgressBar) for callback in trainer.callbacks or [])
+        keeps = trainer.enable_checkpointing is not False and not trainer.fast_dev_run
         own = [
+            LostProcess(self.resume_command() if keeps else ""),
             FiniteLoss(command=True),
             self.flop_counter,
             OutOfMemory(command=True),
             MonitorCheck(),
             *([] if trainer.enable_progress_bar is False or has_own_bar else [progress_callback()]),
         ]
-        if trainer.enable_checkpointing is not False and not trainer.fast_dev_run:
+        if keeps:
             own = [
                 RunCheckpoint(self.folder / "checkpoints", filename="last", enable_version_counter=False),
                 *self.timed_checkpoints(),

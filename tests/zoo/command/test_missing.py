@@ -1,5 +1,8 @@
-"""What the ledger lacks: the order of the runs, and what fits into the time left."""
+"""What the ledger lacks: the order of the runs, what fits into the time left, and going on after an interruption."""
 
+import os
+import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -96,3 +99,54 @@ def test_missing_runs_all_that_fit_and_goes_on_after_a_failure(own_recipes, monk
 def test_contradictory_arguments_are_refused(arguments, said, capfd):
     assert main(["reproduce", *arguments]) == 2
     assert said in capfd.readouterr().err
+
+
+def interrupt_at_step(monkeypatch, step: int) -> None:
+    """Sends this process a SIGTERM in the middle of its next training."""
+    watch = reproduce.Watch
+
+    class Interrupt(watch):
+        def on_train_batch_end(self, trainer, *_) -> None:
+            if trainer.global_step == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(reproduce, "Watch", Interrupt)
+
+
+def test_an_interrupted_reproduction_goes_on_by_the_printed_command_and_gives_the_same_row(
+    own_recipes, monkeypatch, capfd
+):
+    own_recipes(short={"seeds": 1})
+    path = recipes.ROOT / "own" / "short.yaml"
+    path.write_text(path.read_text().replace("max_epochs: 1", "max_epochs: 2"))
+    assert main(["reproduce", "own/short"]) == 0
+    (whole,) = ledger.rows()
+    with monkeypatch.context() as patched:
+        interrupt_at_step(patched, step=int(whole["samples"]) // 2 // 100 + 3)  # in the second epoch
+        assert main(["reproduce", "own/short"]) == 128 + signal.SIGTERM
+    assert len(ledger.rows()) == 1
+    command = re.search(r"zoo (reproduce own/short --resume \S+)", capfd.readouterr().err)
+    assert main(command[1].split()) == 0
+    *_, resumed = ledger.rows()
+    assert float(resumed["seconds"]) > 0
+    for row in (whole, resumed):
+        row.pop("seconds")
+    assert resumed == whole
+
+
+def test_a_run_with_other_settings_or_of_another_commit_is_not_resumed_as_the_recipe(own_recipes, monkeypatch, capfd):
+    own_recipes(short={})
+    assert main(["reproduce", "own/short"]) == 0
+    run = next(Path("runs/own/short").iterdir())
+    resume = ["reproduce", "own/short", "--resume", str(run)]
+    with monkeypatch.context() as patched:
+        patched.setattr(reproduce, "commit", lambda: "another")
+        assert main(resume) == 2
+    assert "started at commit" in capfd.readouterr().err
+    path = recipes.ROOT / "own" / "short.yaml"
+    path.write_text(path.read_text().replace("max_epochs: 1", "max_epochs: 3"))
+    assert main(resume) == 2
+    assert "another trainer" in capfd.readouterr().err
+    assert main([*resume[:-1], "nowhere"]) == 2
+    assert main([*resume, "--seeds", "1"]) == 2
+    assert len(ledger.rows()) == 1

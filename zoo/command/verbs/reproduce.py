@@ -4,8 +4,9 @@
     zoo reproduce --missing --cost gpu --minutes 60 --data FOLDER
 
 The second form runs all that the ledger lacks, the most wanted first, and starts nothing that does not fit into the
-time left; it can be stopped and started again. Options of the recipe may follow, for a trial; then nothing is added to
-the ledger. The exit status is 0 if the target is met and 1 if it is missed.
+time left; it can be stopped and started again. A training that was interrupted goes on by `--resume RUN`. Options of
+the recipe may follow, for a trial; then nothing is added to the ledger. The exit status is 0 if the target is met and 1
+if it is missed.
 """
 
 import argparse
@@ -25,10 +26,12 @@ from typing import Any
 import lightning
 import torch
 import torchvision
+import yaml
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 from zoo.command import ledger, recipes
+from zoo.command.checkpoints import newest_whole
 from zoo.command.lightning_cli import ZooCLI
 from zoo.command.missing import Clock, missing_runs
 from zoo.command.recipes import Expect
@@ -39,6 +42,7 @@ TAKES_OPTIONS = True
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=str, nargs="?", metavar="RECIPE", help="name, or path of a YAML file")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 0, 1, ..., as many as the recipe expects")
+    parser.add_argument("--resume", type=str, metavar="RUN", help="go on with an interrupted run, given by its folder")
     parser.add_argument("--missing", action="store_true", help="run all recipes and seeds that the ledger lacks")
     parser.add_argument(
         "--cost", type=str, choices=("cpu", "gpu"), help="of which recipes; default: what this machine has"
@@ -60,6 +64,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ValueError(
             f"--seeds is {args.seeds} beside --missing, which runs the seeds that the ledger lacks: leave it out"
         )
+    if args.resume is not None and (args.missing or args.seeds or rest):
+        other = "--missing" if args.missing else "--seeds" if args.seeds else rest[0]
+        raise ValueError(f"--resume is {args.resume} beside {other}: expected a recipe and nothing else; leave it out")
     if args.data is not None:
         if not Path(args.data).is_dir():
             raise ValueError(f"--data is {args.data}, which is no folder: expected the folder that holds the data sets")
@@ -68,7 +75,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if args.missing:
             reports = reproduce_missing(args.cost, minutes=args.minutes, options=rest)
         else:
-            reports = [reproduce(args.recipe, seeds=args.seeds, options=rest)]
+            reports = [reproduce(args.recipe, seeds=args.seeds, options=rest, resume=args.resume)]
     if args.json:
         print(json.dumps(reports if args.missing else reports[0]))
     else:
@@ -130,38 +137,77 @@ def reproduce_missing(
 
 
 class Watch(Callback):
-    """Keeps the value of one metric after each epoch; nothing is selected by it."""
+    """Keeps the value of one metric after each epoch, by which nothing is selected, and how long the training takes.
+
+    Its state is in the checkpoints, so that a training that was interrupted is measured as one.
+
+    Args:
+        metric: as logged.
+
+    Attributes:
+        values: one for each validation.
+        seconds: of training and validation, interruptions left out.
+        commit: of the checkout in which the training started.
+    """
 
     def __init__(self, metric: str) -> None:
-        self.metric = metric
+        self.metric, self.commit = metric, commit()
         self.values: list[float] = []
+        self.before, self.began = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.began
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.began = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and self.metric in trainer.callback_metrics:
             self.values.append(float(trainer.callback_metrics[self.metric]))
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": self.values, "seconds": self.seconds, "commit": self.commit}
 
-def reproduce(recipe: str, seeds: list[int] | None = None, options: list[str] | None = None) -> dict[str, Any]:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["commit"] != self.commit:
+            raise ValueError(
+                f"the run was started at commit {state['commit']}, and this checkout is at {self.commit}: expected the "
+                "same; check it out, or start anew"
+            )
+        self.values, self.before = state["values"], state["seconds"]
+
+
+def reproduce(
+    recipe: str, seeds: list[int] | None = None, options: list[str] | None = None, resume: str | None = None
+) -> dict[str, Any]:
     """Runs a recipe for each seed and adds a row to the ledger for each.
 
     Args:
         recipe: name or YAML file.
         seeds: default 0, 1, ..., as many as the recipe's `expect` says.
         options: for a trial; with any, nothing is added to the ledger, as it would not be the recipe's result.
+        resume: folder of an interrupted run of the recipe, to go on with its seed; `seeds` is then not read.
 
     Returns:
         The keys of the ledger, with the values of the last seed where they differ, and `values` (by seed), `mean`,
         `std`, `met` (by the mean) and `recorded`.
 
     Raises:
-        ValueError: if the recipe has no `expect`, or its metric is not logged.
+        ValueError: if the recipe has no `expect`, or its metric is not logged; if the run to resume has no checkpoint,
+            or was started at another commit or with other settings.
     """
     path, expect = recipes.find(recipe), recipes.expectation(recipe)
     seeds = list(range(expect.seeds)) if seeds is None else seeds
+    run = None if resume is None else Path(resume)
+    if run is not None:
+        if not (run / "config.yaml").is_file():
+            raise ValueError(f"--resume is {resume}, which is not the folder of a run: expected one with a config.yaml")
+        seeds = [recipes.read(run / "config.yaml")["seed_everything"]]
     report: dict[str, Any] = {}
     values: dict[int, float] = {}
     for seed in seeds:
-        row = run_seed(path, expect, seed=seed, options=options or [])
+        row = run_seed(path, expect, seed=seed, options=options or [], run=run)
         if not options:
             ledger.append(row)
         values[seed] = row["value"]
@@ -176,17 +222,18 @@ def reproduce(recipe: str, seeds: list[int] | None = None, options: list[str] | 
     }
 
 
-def run_seed(path: Path, expect: Expect, seed: int, options: list[str]) -> dict[str, Any]:
-    """One training and test; returns a ledger row."""
-    cli = ZooCLI(str(path), [*options, "--seed_everything", str(seed)])
+def run_seed(path: Path, expect: Expect, seed: int, options: list[str], run: Path | None = None) -> dict[str, Any]:
+    """One training and test, or the rest of one whose folder is `run`; returns a ledger row."""
+    resume_by = f"zoo reproduce {recipes.name_of(path)} --resume" if not options else "zoo fit --resume"
+    cli = ZooCLI(str(path), [*options, "--seed_everything", str(seed)], folder=run, resume_by=resume_by)
+    checkpoint = None if run is None else checkpoint_to_resume(cli, run)
     trainer, watch = cli.trainer, Watch(expect.metric)
     # The first callback: weight averaging puts the averaged weights in when validation starts.
     trainer.callbacks.insert(0, watch)
     if hasattr(cli.datamodule, "watch_test"):
         cli.datamodule.watch_test = True
-    began = time.perf_counter()
-    trainer.fit(cli.model, cli.datamodule)
-    seconds = time.perf_counter() - began
+    trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    seconds = watch.seconds
     tested = trainer.test(cli.model, cli.datamodule, verbose=False)[0] if expect.metric.startswith("test/") else {}
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
@@ -211,10 +258,30 @@ def run_seed(path: Path, expect: Expect, seed: int, options: list[str]) -> dict[
         "device": device(trainer),
         "versions": f"python {platform.python_version()} torch {torch.__version__.split('+')[0]} "
         f"torchvision {torchvision.__version__.split('+')[0]} lightning {lightning.__version__}",
-        "commit": commit(),
+        "commit": watch.commit,
         "date": time.strftime("%Y-%m-%d"),
         "samples": cli.flop_counter.samples,
     }
+
+
+def checkpoint_to_resume(cli: ZooCLI, run: Path) -> Path:
+    """The newest checkpoint of a run, if the run has the settings of the recipe.
+
+    Raises:
+        ValueError: if it has others, as its result would not be the recipe's; or no checkpoint.
+    """
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    wanted = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+    if saved != wanted:
+        key = next(key for key in {**saved, **wanted} if saved.get(key) != wanted.get(key))
+        raise ValueError(
+            f"{run} was started with another {key} than the recipe has: expected the recipe's settings, as the result "
+            "would not be the recipe's; go on by `zoo fit --resume`, or start anew"
+        )
+    found = newest_whole(run)
+    if found is None:
+        raise ValueError(f"{run} has no checkpoint: expected one under checkpoints; start anew")
+    return found
 
 
 def device(trainer: Trainer) -> str:
