@@ -71,6 +71,12 @@ class ConvMixerNet(nn.Module):
         self.stages = nn.Sequential(*(MixerBlock(dim, kernel_size, act) for _ in range(depth)))
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(dim, num_classes))
 
+    @property
+    def cam_target(self) -> nn.Module:
+        # All blocks keep the size of the maps, and each spreads the evidence further: a block in the middle points
+        # better than the last one, see experiments/studies/pointing_game.py.
+        return self.stages[(len(self.stages) - 1) // 2]
+
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.stages(self.stem(x)))
 
