@@ -15,13 +15,16 @@ INTRODUCTION = """\
 
 Written by `zoo results` from `experiments/results.csv`, which only `zoo reproduce` writes; every run, with its
 versions, commit and date, is in that file. `result` is the mean over n seeds, ± the standard deviation, at the last
-epoch (or over the last epochs, where the recipe says so). `best` is the best epoch on the test set, shown for reference
-and never used for selection. `tflop` is the training work in 10¹² operations as counted by torch (forward, backward and
-optimizer), `seconds` the time of `fit` on that device. An empty result has not been measured yet.
+epoch (or over the last epochs, where the recipe says so), `worst` the worst of them. `best` is the best epoch on the
+test set, shown for reference and never used for selection. `tflop` is the training work in 10¹² operations as counted
+by torch (forward, backward and optimizer), `seconds` the time of `fit` on that device. An empty result has not been
+measured yet. The last section shows the values that make a mean, and those that were superseded when the code or the
+recipe had changed. What a recipe was tuned on stands in its header, also where that was done after a miss on test.
 """
-ALL = ("recipe", "metric", "target", "result", "n", "met", "best", "tflop", "seconds", "parameters", "device")
+ALL = ("recipe", "metric", "target", "result", "worst", "n", "met", "best", "tflop", "seconds", "parameters", "device")
 WORK = ("recipe", "net", "target", "result", "n", "tflop", "parameters", "samples/s")
-SHORT = ("recipe", "metric", "target", "result", "n", "tflop", "seconds", "parameters")
+RUNS = ("recipe", "seeds that count", "when", "superseded")
+SHORT = ("recipe", "metric", "target", "result", "worst", "n", "tflop", "seconds", "parameters")
 
 
 def table(head: tuple[str, ...], lines: list[dict[str, str]]) -> str:
@@ -36,7 +39,26 @@ def all_results() -> str:
     for name in recipes.names():
         shelves.setdefault(recipes.shelf(name), []).append(ledger.summarize_recipe(name))
     parts = [f"## {shelf.capitalize()}\n\n{table(ALL, lines)}\n" for shelf, lines in sorted(shelves.items())]
-    return "\n".join([INTRODUCTION, *parts])
+    return "\n".join([INTRODUCTION, *parts, f"## Runs\n\n{table(RUNS, runs())}\n"])
+
+
+def runs() -> list[dict[str, str]]:
+    """For each recipe with a result the values of the seeds that count, and of those that do not."""
+    lines = []
+    for name in recipes.names():
+        if counted := ledger.latest(name):
+            dates = sorted({row["date"] for row in counted})
+            lines.append(
+                {
+                    "recipe": name,
+                    "seeds that count": ", ".join(f"{row['seed']}: {float(row['value']):.4f}" for row in counted),
+                    "when": dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}",
+                    "superseded": ", ".join(
+                        f"{row['seed']}: {float(row['value']):.4f} ({row['date']})" for row in ledger.superseded(name)
+                    ),
+                }
+            )
+    return lines
 
 
 def featured_results() -> str:

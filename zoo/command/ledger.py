@@ -58,6 +58,12 @@ def latest(recipe: str) -> list[dict[str, str]]:
     return [newest[seed] for seed in sorted(newest)]
 
 
+def superseded(recipe: str) -> list[dict[str, str]]:
+    """The rows of a recipe that no longer count, oldest first: of seeds that were run again, or of another net."""
+    counted = latest(recipe)
+    return [row for row in rows() if row["recipe"] == recipe and row not in counted]
+
+
 def summarize_recipe(recipe: str) -> dict[str, str]:
     """A line of the tables: target and result of a recipe over all seeds; without a result, empty strings."""
     expect = recipes.expectation(recipe)
@@ -65,7 +71,7 @@ def summarize_recipe(recipe: str) -> dict[str, str]:
     line = {"recipe": recipe, "metric": expect.metric, "target": str(expect), "cost": expect.cost}
     if not done:
         return line | dict.fromkeys(
-            ("result", "best", "n", "met", "tflop", "seconds", "samples/s", "parameters", "device"), ""
+            ("result", "worst", "best", "n", "met", "tflop", "seconds", "samples/s", "parameters", "device"), ""
         )
     values = [float(row["value"]) for row in done]
     mean = statistics.mean(values)
@@ -73,6 +79,7 @@ def summarize_recipe(recipe: str) -> dict[str, str]:
     met = expect.met(mean) and len(values) >= expect.seeds
     return line | {
         "result": f"{mean:.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""),
+        "worst": f"{expect.worst(values):.4f}" if len(values) > 1 else "",
         "best": f"{statistics.mean(float(row['best']) for row in done):.4f}",
         "n": str(len(values)),
         "met": "yes" if met else "no",

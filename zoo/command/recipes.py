@@ -10,6 +10,7 @@ import yaml
 from datamodules.messages import nearest_names
 
 ROOT = Path(str(files("experiments"))).resolve()
+READY = "@ready"  # after the name of a recipe: its ready model, whatever runs there are; see `zoo.ready`
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -63,6 +64,9 @@ class Expect:
     def best(self, values: list[float]) -> float:
         return max(values) if self.at_most is None else min(values)
 
+    def worst(self, values: list[float]) -> float:
+        return min(values) if self.at_most is None else max(values)
+
     def __str__(self) -> str:
         return f"{'>=' if self.at_most is None else '<='} {self.target:g}"
 
@@ -85,12 +89,20 @@ def run_of(source: str) -> Path | None:
     return Path(source) if (Path(source) / "config.yaml").is_file() else None
 
 
+def recipe_of(run: Path) -> str:
+    """The recipe of a run, by its folder `runs/RECIPE/TIME`; "" where the folder does not say it."""
+    parts = run.resolve().parts[:-1]
+    after = len(parts) - parts[::-1].index("runs") if "runs" in parts else len(parts)
+    return "/".join(parts[after:])
+
+
 def find(recipe: str) -> Path:
     """The file of a recipe given by name or by path, or the config of a run given by its folder.
 
     Raises:
         ValueError: if it does not exist; gives the nearest names.
     """
+    recipe = recipe.removesuffix(READY)
     if (run := run_of(recipe)) is not None:
         return (run / "config.yaml").resolve()
     if recipe.endswith((".yaml", ".yml")):

@@ -55,6 +55,24 @@ def test_seeds_of_a_net_of_another_size_are_not_averaged_in():
     assert [(r["seed"], r["value"]) for r in ledger.latest("digits/small")] == [("0", "0.3"), ("1", "0.4")]
 
 
+def test_the_worst_seed_and_the_rows_that_do_not_count_are_shown(own_recipes):
+    own_recipes(up={}, down={"at_least": None, "at_most": 2.0})
+    append("rungs/up", 0.95, 0.91, 0.93)
+    append("rungs/up", 0.92)  # seed 0 again
+    append("rungs/down", 1.0, 1.5)
+    assert ledger.summarize_recipe("rungs/up")["worst"] == "0.9100"
+    assert ledger.summarize_recipe("rungs/down")["worst"] == "1.5000"
+    runs = {line["recipe"]: line for line in documents.runs()}
+    assert runs["rungs/up"]["seeds that count"] == "0: 0.9200, 1: 0.9100, 2: 0.9300"
+    assert runs["rungs/up"]["superseded"] == "0: 0.9500 (1)"
+    assert not runs["rungs/down"]["superseded"]
+    append("rungs/down", 1.25)
+    ledger.append(
+        ROW | {"recipe": "rungs/down", "value": 3, "parameters": 2}
+    )  # another net
+    assert [float(row["value"]) for row in ledger.superseded("rungs/down")] == [1.0, 1.5, 1.25]
+
+
 def test_a_row_with_other_columns_is_refused():
     with pytest.raises(ValueError, match="expected"):
         ledger.append({"recipe": "digits/small"})
@@ -117,10 +135,10 @@ def test_results_come_from_the_ledger(own_recipes, capfd):
     assert "unmeasured" not in text
     assert "unfeatured" not in text
     results = (root / "RESULTS.md").read_text()
-    assert re.findall(r"\n## (.+)\n", results) == ["Classification"]
-    assert re.findall(r"\n\| rungs/(\w+) ", results) == ["quick", "unfeatured", "unmeasured"]
-    assert re.search(r"\| rungs/quick \|.* 0.9200 ± 0.0283 \| 2 \| yes \|", results)
-    assert re.search(r"\| rungs/unfeatured \|.* 0.7000 \| 1 \| no \|", results)
+    assert re.findall(r"\n## (.+)\n", results) == ["Classification", "Runs"]
+    assert re.findall(r"\n\| rungs/(\w+) ", results.partition("## Runs")[0]) == ["quick", "unfeatured", "unmeasured"]
+    assert re.search(r"\| rungs/quick \|.* 0.9200 ± 0.0283 \| 0.9000 \| 2 \| yes \|", results)
+    assert re.search(r"\| rungs/unfeatured \|.* 0.7000 \|  \| 1 \| no \|", results)
     assert "| `zoo list` | list the recipes" in text
 
 
