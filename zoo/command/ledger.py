@@ -5,6 +5,7 @@ Only `zoo reproduce` adds rows. In summaries a newer row of the same recipe and 
 
 import csv
 import io
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from zoo.command import recipes
 LEDGER = recipes.ROOT / "results.csv"
 COLUMNS = (
     "recipe", "seed", "metric", "value", "best", "target", "met", "seconds", "tflop", "parameters",
-    "device", "versions", "commit", "date", "samples",
+    "device", "versions", "commit", "date", "samples", "cpu_seconds",
 )  # fmt: skip
 
 
@@ -92,7 +93,15 @@ def summarize_recipe(recipe: str) -> dict[str, str]:
 
 
 def _rate(done: list[dict[str, str]]) -> str:
-    """Samples a second of training, of the rows that say how many samples they took."""
+    """Samples a second of training, of the rows that say how many samples they took.
+
+    Where a row has them, by the seconds of processor time, a thread: other work on the machine does not change those.
+    """
     counted = [row for row in done if row["samples"]]
-    seconds = sum(float(row["seconds"]) for row in counted)
+    seconds = sum(_busy_seconds(row) for row in counted)
     return f"{sum(int(row['samples']) for row in counted) / seconds:.0f}" if seconds else ""
+
+
+def _busy_seconds(row: dict[str, str]) -> float:
+    threads = re.search(r"(\d+) thread\(s\)", row["device"])
+    return float(row["cpu_seconds"]) / int(threads[1]) if row["cpu_seconds"] and threads else float(row["seconds"])

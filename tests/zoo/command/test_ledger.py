@@ -67,9 +67,7 @@ def test_the_worst_seed_and_the_rows_that_do_not_count_are_shown(own_recipes):
     assert runs["rungs/up"]["superseded"] == "0: 0.9500 (1)"
     assert not runs["rungs/down"]["superseded"]
     append("rungs/down", 1.25)
-    ledger.append(
-        ROW | {"recipe": "rungs/down", "value": 3, "parameters": 2}
-    )  # another net
+    ledger.append(ROW | {"recipe": "rungs/down", "value": 3, "parameters": 2})  # another net
     assert [float(row["value"]) for row in ledger.superseded("rungs/down")] == [1.0, 1.5, 1.25]
 
 
@@ -209,7 +207,17 @@ def test_a_ledger_without_the_newest_columns_is_read_and_appended_to(here):
     old = ledger.COLUMNS[:-1]
     ledger.LEDGER.write_text(",".join(old) + "\n" + ",".join("1" for _ in old) + "\n")
     ledger.append(ROW)
-    assert [row["samples"] for row in ledger.rows()] == ["", "1"]
+    assert [row["cpu_seconds"] for row in ledger.rows()] == ["", "1"]
+
+
+def test_the_rate_of_samples_is_by_processor_time_where_a_row_has_it():
+    """Other work on the machine doubles the seconds, and not the processor's; a GPU's rate is by the seconds."""
+    row = ROW | {"recipe": "digits/small", "samples": 60, "seconds": 40, "cpu_seconds": 20}
+    for device, rate in (("CPU, 1 thread(s), AVX2", "3"), ("CPU, 2 thread(s), AVX2", "6"), ("1 x GPU, 32-true", "2")):
+        ledger.append(row | {"device": device})
+        assert ledger.summarize_recipe("digits/small")["samples/s"] == rate
+    ledger.append(row | {"device": "CPU, 1 thread(s), AVX2", "cpu_seconds": ""})
+    assert ledger.summarize_recipe("digits/small")["samples/s"] == "2"
 
 
 def test_every_recipe_of_fashion_mnist_has_a_rung_of_its_own_and_a_label():

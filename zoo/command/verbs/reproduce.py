@@ -147,27 +147,33 @@ class Watch(Callback):
     Attributes:
         values: one for each validation.
         seconds: of training and validation, interruptions left out.
+        cpu_seconds: of processor time, of all threads of this process.
         commit: of the checkout in which the training started.
     """
 
     def __init__(self, metric: str) -> None:
         self.metric, self.commit = metric, commit()
         self.values: list[float] = []
-        self.before, self.began = 0.0, time.perf_counter()
+        self.before, self.began = (0.0, 0.0), (time.perf_counter(), time.process_time())
 
     @property
     def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.began
+        return self.before[0] + time.perf_counter() - self.began[0]
+
+    @property
+    def cpu_seconds(self) -> float:
+        return self.before[1] + time.process_time() - self.began[1]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.began = time.perf_counter()
+        self.began = time.perf_counter(), time.process_time()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and self.metric in trainer.callback_metrics:
             self.values.append(float(trainer.callback_metrics[self.metric]))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"values": self.values, "seconds": self.seconds, "commit": self.commit}
+        seconds = [self.seconds, self.cpu_seconds]
+        return {"values": self.values, "seconds": seconds, "commit": self.commit}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["commit"] != self.commit:
@@ -175,7 +181,7 @@ class Watch(Callback):
                 f"the run was started at commit {state['commit']}, and this checkout is at {self.commit}: expected the "
                 "same; check it out, or start anew"
             )
-        self.values, self.before = state["values"], state["seconds"]
+        self.values, self.before = state["values"], tuple(state["seconds"])
 
 
 def reproduce(
@@ -233,7 +239,7 @@ def run_seed(path: Path, expect: Expect, seed: int, options: list[str], run: Pat
     if hasattr(cli.datamodule, "watch_test"):
         cli.datamodule.watch_test = True
     trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
-    seconds = watch.seconds
+    seconds, cpu_seconds = watch.seconds, watch.cpu_seconds
     tested = trainer.test(cli.model, cli.datamodule, verbose=False)[0] if expect.metric.startswith("test/") else {}
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
@@ -261,6 +267,7 @@ def run_seed(path: Path, expect: Expect, seed: int, options: list[str], run: Pat
         "commit": watch.commit,
         "date": time.strftime("%Y-%m-%d"),
         "samples": cli.flop_counter.samples,
+        "cpu_seconds": round(cpu_seconds, 1),
     }
 
 
