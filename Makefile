@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test types coverage lock clean
+.PHONY: demo test test-cluster docs types coverage lock clean
 
 demo: .venv/ready
 	$(BIN)/zoo demo
@@ -12,6 +12,14 @@ test: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10
+
+# On a Slurm of two nodes that the tests start on this machine, where its programs are installed.
+test-cluster: .venv/ready
+	$(BIN)/python -m pytest tests/cluster
+
+# A link that leads nowhere is an error.
+docs: .venv/ready
+	$(BIN)/mkdocs build --strict
 
 types: .venv/ready
 	$(BIN)/mypy
@@ -28,7 +36,7 @@ coverage: .venv/ready
 	touch $@
 
 lock: .venv/ready
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra dev --extra docs pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs build

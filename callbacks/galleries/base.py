@@ -1,35 +1,17 @@
 """The base of all galleries: collects the items of an evaluation that are to be shown, over all processes."""
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain, count
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from torch import Tensor
 
 from callbacks.figures.callback import FigureCallback
+from callbacks.galleries.items import Choice, Entry, own_memory, write_items
 
 SPLIT_NAMES = {"val": "validation"}  # in titles; other splits are called by their own name
-
-
-class Entry(NamedTuple):
-    """An item of an evaluation and its rank.
-
-    item: what the gallery shows; what that is belongs to the gallery.
-    rank_key: the larger, the worse, such as a loss.
-    index: place in the evaluated data set.
-    wrong: whether it counts as a mistake.
-    group: which group it is in, such as the true class; order "spread" takes the groups in turn.
-    """
-
-    item: Any
-    rank_key: float
-    index: int  # type: ignore[assignment]  # a tuple's method of that name is not needed here
-    wrong: bool = False
-    group: Any = None
 
 
 class Gallery(FigureCallback, ABC):
@@ -37,7 +19,8 @@ class Gallery(FigureCallback, ABC):
 
     That is after `test` and `validate`, and at the end of `fit` those of the last validation, of its first loader if
     it has several. A subclass turns the outputs of a step into entries (`entries`) and draws the chosen ones (`draw`).
-    Never more than `n` are held, on the CPU; rank zero draws the first `n` of all ranks.
+    Never more than `n` are held, on the CPU; rank zero draws the first `n` of all ranks. Beside them a gallery may hold
+    `choices` of other entries, which it does not draw but writes down for `zoo report` (`record`).
 
     Args:
         n: items to draw.
@@ -48,6 +31,7 @@ class Gallery(FigureCallback, ABC):
     Attributes:
         shown: the `Entry`s drawn, in order.
         seen, mistakes: items evaluated, and how many of them were wrong.
+        choices: by name; after `gather` each holds the chosen entries of all ranks.
 
     Raises:
         ValueError: for an n below 1, an unknown order, or steps that do not return what the gallery reads.
@@ -55,6 +39,7 @@ class Gallery(FigureCallback, ABC):
 
     orders: tuple[str, ...] = ("worst", "spread", "first")
     shown: list[Entry]
+    choices: dict[str, Choice]
     seen: int
     mistakes: int
     _held: list[Entry]
@@ -65,7 +50,12 @@ class Gallery(FigureCallback, ABC):
         if n < 1 or order not in self.orders:
             raise ValueError(f"n is {n} and order {order!r}: expected 1 or more, and one of {', '.join(self.orders)}")
         self.n, self.order, self.every_n_epochs = n, order, every_n_epochs
+        self.choices = self.further_choices()
         self._start("val")
+
+    def further_choices(self) -> dict[str, Choice]:
+        """What else is held, by name; nothing, if a subclass does not say."""
+        return {}
 
     @abstractmethod
     def entries(self, outputs: Any, batch: Any, indices: Iterator[int]) -> list[Entry]:
@@ -96,25 +86,30 @@ class Gallery(FigureCallback, ABC):
         """Fills `shown` from all ranks; all of them must call it. Another call does nothing."""
         if not self._open:
             return
-        parts = [(self._held, self.seen, self.mistakes)]
+        parts = [(self._held, self.seen, self.mistakes, {name: choice.held for name, choice in self.choices.items()})]
         if trainer.world_size > 1:
             parts *= trainer.world_size
             torch.distributed.all_gather_object(parts, parts[0])
-        held, seen, mistakes = zip(*parts, strict=True)
+        held, seen, mistakes, chosen = zip(*parts, strict=True)
         self.shown, self.seen, self.mistakes = self._best(chain(*held)), sum(seen), sum(mistakes)
+        for name, choice in self.choices.items():
+            choice.held = choice.best(chain(*(part[name] for part in chosen)))
         self._held, self._open = [], False
+
+    def record(self, name: str, kind: str, items: list[dict[str, Any]], **about: Any) -> None:
+        """Writes items down for `zoo report`, with what the gallery knows of the evaluation; see `write_items`."""
+        facts = {"split": self.split, "seen": self.seen, "mistakes": self.mistakes}
+        write_items(self.folder.parent, name, kind, items, **facts, **about)
 
     def _start(self, split: str) -> None:
         self.split, self.seen, self.mistakes, self.shown = split, 0, 0, []
         self._held, self._open, self._due = [], True, False
+        for choice in self.choices.values():
+            choice.held = []
 
     def _best(self, entries: Iterable[Entry]) -> list[Entry]:
         """The first `n` in the chosen order. What is not among the best of a part is not among the best of all."""
-        ranked = sorted(entries, key=lambda e: (0 if self.order == "first" else -e.rank_key, e.index))
-        if self.order == "spread":
-            turn: defaultdict[Any, count] = defaultdict(count)
-            ranked.sort(key=lambda e: next(turn[e.group]))
-        return ranked[: self.n]
+        return Choice(self.n, self.order).best(entries)
 
     def _collect(self, trainer: Trainer, outputs: Any, batch: Any) -> None:
         first = self.seen * trainer.world_size
@@ -124,6 +119,8 @@ class Gallery(FigureCallback, ABC):
         wrong = [entry for entry in entries if entry.wrong]
         new = entries if self.order == "first" else wrong
         self._held = [own_memory(e) if e.index >= first else e for e in self._best(self._held + new)]
+        for choice in self.choices.values():
+            choice.offer(entries, first)
         self.seen, self.mistakes, self._due = self.seen + len(entries), self.mistakes + len(wrong), True
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -159,15 +156,3 @@ class Gallery(FigureCallback, ABC):
             self._finish(trainer, pl_module)
 
     on_test_end = on_train_end = _finish  # not on_fit_end: by then the strategy has been torn down
-
-
-def own_memory(entry: Entry) -> Entry:
-    """The entry with copies of its item's tensors on the CPU: views would keep the complete batch alive."""
-
-    def copied(value: Any) -> Any:
-        return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
-
-    item: Any = entry.item
-    if hasattr(item, "_asdict"):  # a NamedTuple
-        return entry._replace(item=item._replace(**{name: copied(value) for name, value in item._asdict().items()}))
-    return entry._replace(item=copied(item))

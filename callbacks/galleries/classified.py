@@ -1,12 +1,18 @@
 """What the galleries of classifiers share. B batch, C channels, H height, W width, K classes."""
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
+from lightning import Trainer
 from torch import Tensor
 
-from callbacks.galleries.base import Entry, Gallery
+from callbacks.figures.callback import rgb
+from callbacks.galleries.base import Gallery
+from callbacks.galleries.items import Choice, Entry, data_uri, full_names
+
+MISTAKES, RIGHT = 36, 12  # that are written down for `zoo report`, of all classes in turn
 
 
 class Classified(NamedTuple):
@@ -29,8 +35,15 @@ class ClassifierGallery(Gallery):
     """Base class of the galleries whose entries are `Classified` images, ranked by their loss, in groups by class.
 
     Steps return "logits" (B, K), and the first two parts of a batch are the images (B, C, H, W) and the labels: class
-    indices (B,) int64 or, of mixed samples, the share of each class (B, K).
+    indices (B,) int64 or, of mixed samples, the share of each class (B, K). Beside what is drawn, the worst mistakes of
+    each class are held for `zoo report`, and in contrast the first right ones of each.
     """
+
+    def further_choices(self) -> dict[str, Choice]:
+        return {
+            "mistakes": Choice(MISTAKES, "spread", lambda entry: entry.wrong),
+            "right": Choice(RIGHT, "spread first", lambda entry: not entry.wrong),
+        }
 
     def entries(self, outputs: Any, batch: Any, indices: Iterator[int]) -> list[Entry]:
         image, label = batch[0], batch[1]
@@ -43,3 +56,25 @@ class ClassifierGallery(Gallery):
             Entry(item, item.loss, index, wrong=item.truth != item.prediction, group=item.truth)
             for item, index in zip(items, indices, strict=False)
         ]
+
+    def recorded(self) -> list[Entry]:
+        """The entries that are written down: those shown, then those of the choices, each once."""
+        entries = chain(self.shown, self.choices["mistakes"].held, self.choices["right"].held)
+        return list({entry.index: entry for entry in entries}.values())
+
+
+def as_items(trainer: Trainer, entries: list[Entry]) -> list[dict[str, Any]]:
+    """Classified entries as `items.write_items` takes them."""
+    name = full_names(trainer)
+    return [
+        {
+            "index": entry.index,
+            "image": data_uri(rgb(trainer, entry.item.image)),
+            "truth": name(entry.item.truth),
+            "prediction": name(entry.item.prediction),
+            "confidence": entry.item.confidence,
+            "loss": entry.item.loss,
+            "right": entry.item.truth == entry.item.prediction,
+        }
+        for entry in entries
+    ]

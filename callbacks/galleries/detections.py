@@ -4,6 +4,7 @@ C channels, H height, W width, N objects, M detections. Boxes are xyxy in pixels
 """
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -18,10 +19,13 @@ from callbacks.figures.boxes import draw_boxes
 from callbacks.figures.callback import class_names, rgb
 from callbacks.figures.grids import GAP, HEAD, draw_image
 from callbacks.figures.style import add_axes, heading, to_uint8
-from callbacks.galleries.base import Entry, Gallery
+from callbacks.galleries.base import Gallery
+from callbacks.galleries.items import Choice, Entry, data_uri, full_names
 
 WIDTH = 13.0  # inches of the figure
 PAIRS_PER_ROW = 2  # of images
+MISTAKES, RIGHT = 18, 6  # images that are written down for `zoo report`
+LARGEST = 480  # pixels of the longer side of these
 
 
 class Detected(NamedTuple):
@@ -68,6 +72,8 @@ def match(detections: dict[str, Tensor], boxes: Tensor, labels: Tensor, iou: flo
 class DetectionGallery(Gallery):
     """Draws images with their objects and what was detected, side by side, to `pictures/boxes_<split>.png`.
 
+    Further images, and some without a mistake, go to `items/boxes_<split>.json`, for `zoo report`.
+
     Args:
         n: images to draw.
         order: "worst" (most objects missed and false detections first) or "first".
@@ -86,6 +92,12 @@ class DetectionGallery(Gallery):
     def __init__(self, n: int = 6, order: str = "worst", every_n_epochs: int = 0, min_score: float = 0.4) -> None:
         super().__init__(n, order, every_n_epochs)
         self.min_score = min_score
+
+    def further_choices(self) -> dict[str, Choice]:
+        return {
+            "mistakes": Choice(MISTAKES, "worst", lambda entry: entry.wrong),
+            "right": Choice(RIGHT, "first", lambda entry: not entry.wrong),
+        }
 
     def entries(self, outputs: Any, batch: Any, indices: Iterator[int]) -> list[Entry]:
         what = 'for each image {"boxes", "scores", "labels"}'
@@ -125,6 +137,9 @@ class DetectionGallery(Gallery):
             right.set_title(f"{len(texts)} detected, {missed} missed, {false} false", size=9, loc="left", pad=3)
         key = f"boxes_{self.split}"
         self.publish(trainer, key, figure)
+        entries = chain(self.shown, self.choices["mistakes"].held, self.choices["right"].held)
+        items = [_as_item(trainer, entry) for entry in {entry.index: entry for entry in entries}.values()]
+        self.record(key, "detected", items, min_score=self.min_score)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and self.shown:  # its page can switch each class and score on and off
                 images = [to_uint8(rgb(trainer, entry.item.image)) for entry in self.shown]
@@ -145,6 +160,24 @@ def _layout(shown: list[Detected]) -> tuple[Figure, list[tuple[Axes, Axes]]]:
         x, y = GAP + 2 * column * (side + GAP), height - HEAD - row * (tall + caption + GAP) - caption - tall
         pairs.append((add_axes(figure, x, y, side, tall), add_axes(figure, x + side + GAP, y, side, tall)))
     return figure, pairs
+
+
+def _as_item(trainer: Trainer, entry: Entry) -> dict[str, Any]:
+    """A `Detected` entry as `items.write_items` takes it; boxes are xyxy in pixels of the image as the net saw it."""
+    item, name = entry.item, full_names(trainer)
+    objects = zip(item.boxes.tolist(), item.labels.tolist(), item.found.tolist(), strict=True)
+    found = (item.detections[key].tolist() for key in ("boxes", "labels", "scores"))
+    return {
+        "index": entry.index,
+        "image": data_uri(rgb(trainer, item.image), LARGEST),
+        "width": item.image.shape[-1],
+        "height": item.image.shape[-2],
+        "objects": [{"box": box, "class": name(label), "found": hit} for box, label, hit in objects],
+        "detections": [
+            {"box": box, "class": name(label), "score": score, "right": hit}
+            for box, label, score, hit in zip(*found, item.right.tolist(), strict=True)
+        ],
+    }
 
 
 def _wandb_boxes(item: Detected, name: Callable[[int], str]) -> dict[str, dict]:

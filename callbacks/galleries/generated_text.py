@@ -7,15 +7,17 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 from callbacks.figures.callback import FigureCallback, untouched
+from callbacks.galleries.items import write_items
 from datamodules.io import atomic_write
 
 
 class GeneratedText(FigureCallback):
     """Has the model continue a prompt after validation, and writes all samples to `pictures/samples.md`, newest first.
 
-    W&B gets a table `samples`, TensorBoard the text. The random numbers are the same each time, so that samples differ
-    only by what was learned. The module must have `generate(input_ids, num_tokens, temperature, top_k, generator=...)`
-    as `zoo.language.gpt.GPT` does, and the datamodule a `tokenizer`.
+    They also go to `items/samples.json`, for `zoo report`; W&B gets a table `samples`, TensorBoard the text. The random
+    numbers are the same each time, so that samples differ only by what was learned. The module must have
+    `generate(input_ids, num_tokens, temperature, top_k, generator=...)` as `zoo.language.gpt.GPT` does, and the
+    datamodule a `tokenizer`.
 
     Args:
         prompt: what the text begins with.
@@ -92,6 +94,9 @@ class GeneratedText(FigureCallback):
         ]
         with atomic_write(self.folder / "samples.md") as temporary:
             temporary.write_text("\n".join(["# Samples, the newest first\n", *parts]), encoding="utf-8")
+        names = ("epoch", "step", "loss", "text")
+        items = [dict(zip(names, sample, strict=True)) for sample in self.samples]
+        write_items(self.folder.parent, "samples", "texts", items, prompt=self.prompt)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("samples", ["epoch", "step", "val/loss", "text"], [list(s) for s in self.samples])

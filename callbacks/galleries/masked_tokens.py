@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from callbacks.figures.style import BLACK, BLUE, GRAY, VERMILION, add_axes, heading
-from callbacks.galleries.base import Entry, Gallery
+from callbacks.galleries.base import Gallery
+from callbacks.galleries.items import Entry
 
 LETTERS_PER_LINE, FONT_SIZE = 96, 9.0  # points
 LETTER_WIDTH, LINE_HEIGHT = 0.602 * FONT_SIZE / 72, 1.75 * FONT_SIZE / 72  # inches, of a monospaced font

@@ -4,11 +4,13 @@ from lightning import LightningModule, Trainer
 
 from callbacks.figures.callback import class_names, rgb
 from callbacks.figures.grids import caption, cells, draw_image
-from callbacks.galleries.classified import ClassifierGallery
+from callbacks.galleries.classified import ClassifierGallery, as_items
 
 
 class MisclassifiedGallery(ClassifierGallery):
     """Draws mistakes, each with truth, prediction, confidence and loss, to `pictures/misclassified_<split>.png`.
+
+    Further mistakes and right ones go to `items/misclassified_<split>.json`, for `zoo report`.
 
     Args:
         n: mistakes to draw.
@@ -41,3 +43,4 @@ class MisclassifiedGallery(ClassifierGallery):
             rows.append([image, truth, prediction, item.confidence, item.loss])
         columns = ["image", "truth", "prediction", "confidence", "loss"]
         self.publish(trainer, f"misclassified_{self.split}", figure, (columns, rows))
+        self.record(f"misclassified_{self.split}", "classified", as_items(trainer, self.recorded()))

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from callbacks.figures.callback import class_names, rgb
 from callbacks.figures.retrieval import contact_sheet, similarity_matrix
-from callbacks.galleries.base import Entry, Gallery, own_memory
+from callbacks.galleries.base import Gallery
+from callbacks.galleries.items import Entry, own_memory
 
 
 class Query(NamedTuple):

@@ -1,14 +1,18 @@
 """Ctrl-C and other signals end a training after the current batch, with a checkpoint that continues exactly there."""
 
+import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+WARNING = getattr(signal, "SIGUSR1", None)  # of a cluster, some time before it ends a job
 KEY = "zoo/stop"  # in the store of torch.distributed: after which step all ranks stop, and why
 
 
@@ -25,7 +29,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class GracefulStop(Callback):
-    """Saves `checkpoints/interrupted.ckpt` on Ctrl-C, SIGTERM or SIGHUP (a closed terminal) and prints how to continue.
+    """Saves `checkpoints/interrupted.ckpt` on a signal, such as Ctrl-C's, and prints how to continue.
+
+    The signals are SIGINT (Ctrl-C), SIGTERM, SIGHUP (a closed terminal) and SIGUSR1, by which a cluster announces the
+    end of a job; in a job of Slurm the training then has the job put back into the queue.
 
     A signal is only remembered: the checkpoint is written between two batches, never within an optimizer step. Of
     several processes it is enough that one gets the signal: it tells the others after which step to stop, one later
@@ -41,21 +48,29 @@ class GracefulStop(Callback):
         self.received: int | None = None  # the signal
         self.at: tuple[int, int] | None = None  # after which optimizer step all stop, and the signal
         self.saving = False
+        self.process = os.getpid()
         self._replaced: dict[signal.Signals, Any] = {}  # signal -> the handler that was set before
+        self._mask: set[Any] | None = None  # of the signals that were held back before
 
-    # Not earlier, as Lightning sets its own handler of SIGTERM after `on_fit_start`: it would end the run elsewhere.
+    # Not earlier, as Lightning sets its own handlers after `on_fit_start`: that of SIGTERM would end the run elsewhere,
+    # and that of SIGUSR1 would save a checkpoint in the middle of a step, without waiting for the other processes.
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.received = self.at = None
+        self.saving, self.process = False, os.getpid()
+        if trainer.world_size > 1 and trainer.is_global_zero:  # none has agreed yet, as the first step needs this rank
+            default_store().delete_key(KEY)
         if threading.current_thread() is threading.main_thread():
             self._replaced = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            if hasattr(signal, "pthread_sigmask"):  # the command holds back what comes before there is a handler
+                self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.saving:
-            return  # what the first signal saves must not be lost
+        if self.saving or os.getpid() != self.process:
+            return  # what the first signal saves must not be lost; workers of the loader end with their process
         if self.received is not None:
             raise Stopped(number)
         self.received = number
-        print("\nStopping after this batch; once more to stop immediately.", flush=True)
+        rank_zero_only(print)("\nStopping after this batch; once more to stop immediately.", flush=True)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._agree(trainer)
@@ -75,7 +90,7 @@ class GracefulStop(Callback):
             if self.received is not None:
                 self.at = trainer.global_step, self.received
             return
-        store = torch.distributed.distributed_c10d._get_default_store()  # reading it does not wait for the device
+        store = default_store()  # reading it does not wait for the device
         if self.received is not None:
             store.compare_set(KEY, "", f"{trainer.global_step + 1} {self.received}")
         if store.check([KEY]):
@@ -84,13 +99,15 @@ class GracefulStop(Callback):
 
     def _stop(self, trainer: Trainer, step: int, number: int) -> None:
         path = Path(trainer.default_root_dir, "checkpoints", "interrupted.ckpt")
-        self.saving = True
-        try:
-            trainer.save_checkpoint(path)
-        finally:
-            self.saving = False
+        self.saving = True  # to the end, as further signals follow when a job is put back into the queue
+        trainer.save_checkpoint(path, weights_only=False)
+        for logger in trainer.loggers:
+            logger.save()
         if trainer.is_global_zero:
             more = f"to go on from here: {self.command}" if self.command else f"its state is in {path}"
+            if number == WARNING and (job := os.environ.get("SLURM_JOB_ID")):
+                refusal = requeue(job)
+                more = f"job {job} could not be requeued ({refusal}); {more}" if refusal else f"job {job} is requeued"
             place = f"epoch {trainer.current_epoch + 1}, after step {trainer.global_step}"
             print(f"Interrupted in {place}; {more}", flush=True)
         raise Stopped(number)
@@ -102,5 +119,22 @@ class GracefulStop(Callback):
         self._restore_handlers()
 
     def _restore_handlers(self) -> None:
+        if self._mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            self._mask = None
         while self._replaced:
             signal.signal(*self._replaced.popitem())
+
+
+def default_store() -> torch.distributed.Store:
+    """The store that the processes have in common."""
+    return torch.distributed.distributed_c10d._get_default_store()
+
+
+def requeue(job: str) -> str:
+    """Has Slurm end a job and start it again later; returns why it does not, "" if it does."""
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+    except OSError as error:
+        return str(error)
+    return "" if done.returncode == 0 else " ".join(done.stderr.split()) or f"exit status {done.returncode}"

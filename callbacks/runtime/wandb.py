@@ -1,6 +1,7 @@
 """A logger for Weights & Biases that works with and without a network."""
 
 import os
+import re
 import socket
 from pathlib import Path
 from urllib.parse import urlparse
@@ -29,8 +30,18 @@ def why_offline() -> str | None:
         return f"the login failed ({error})"
 
 
+def id_in(folder: Path) -> str | None:
+    """The id of the W&B run whose files are in a run folder, the newest if there are several; None if there is none."""
+    names = sorted(path.name.removeprefix("offline-") for path in folder.glob("wandb/*run-*") if path.is_dir())
+    found = [match[1] for name in names if (match := re.fullmatch(r"run-\d{8}_\d{6}-(.+)", name))]
+    return found[-1] if found else None
+
+
 class Wandb(WandbLogger):
     """Lightning's `WandbLogger`, offline if W&B cannot be reached, with all its files in the run folder.
+
+    In a folder that holds files of a W&B run it goes on in that run, whether the training was resumed, requeued or is
+    tested: the files of several processes, also those written offline, then belong to one run.
 
     W&B keeps the images of tables in `WANDB_DATA_DIR`, by default outside the run. It is set to the run folder, so that
     a run that is moved, or synced later, has them.
@@ -39,7 +50,8 @@ class Wandb(WandbLogger):
         project: on the dashboard.
         save_dir: run folder; the `zoo` command fills it in.
         offline: True or False; None tries whether W&B can be reached.
-        name, id, group, tags, entity: of the run; under Slurm the id follows the job, so that a requeued job goes on.
+        name, group, tags, entity: of the run.
+        id: of the run; default that of the run folder, else a new one.
         log_model: upload checkpoints too; online only.
     """
 
@@ -63,7 +75,6 @@ class Wandb(WandbLogger):
             rank_zero_info(f"W&B logs offline, {reason}: {folder / 'wandb'}; upload later with `wandb sync`")
         if os.environ.get("WANDB_DATA_DIR") in (None, Wandb._data_dir):  # otherwise the user has set it
             os.environ["WANDB_DATA_DIR"] = Wandb._data_dir = str(folder / "wandb")
-        job = os.environ.get("SLURM_JOB_ID")
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(
             project=project,
@@ -71,10 +82,10 @@ class Wandb(WandbLogger):
             offline=reason is not None,
             mode="offline" if reason else None,
             name=name or "/".join(folder.parts[-3:]),
-            id=id or (f"slurm-{job}" if job else None),
+            id=id or id_in(folder),
             group=group,
             tags=tags,
             log_model=log_model and reason is None,
             entity=entity,
-            resume="allow" if id or job else None,
+            resume="allow",  # is recorded offline, too: `wandb sync` then appends
         )

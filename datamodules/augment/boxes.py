@@ -5,15 +5,28 @@ box (0, 0, 1, 1). Boxes move with the pixels. Augmentations that move no pixel, 
 `datamodules.augment.images.Color`, work for `Boxed` batches as well.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datamodules.augment.images import Augmentation
+from datamodules.augment.images import Augmentation, constant
 from datamodules.batches import Boxed
 
 
-class BoxFlip(Augmentation):
+class BoxAugmentation(Augmentation):
+    """Base class of the augmentations that move boxes with the pixels."""
+
+    def check(self, batch: Any, num_classes: int | None) -> None:
+        if not isinstance(batch, Boxed):
+            raise ValueError(
+                f"{type(self).__name__} moves images with their boxes, but the batches are {type(batch).__name__}: "
+                "expected Boxed; take one of datamodules.augment.images"
+            )
+
+
+class BoxFlip(BoxAugmentation):
     """Horizontal and vertical flip, each with its own probability."""
 
     def __init__(self, horizontal: float = 0.5, vertical: float = 0.0) -> None:
@@ -22,11 +35,12 @@ class BoxFlip(Augmentation):
     def __call__(self, batch: Boxed, generator: torch.Generator) -> Boxed:
         image, (B, _, H, W) = batch.image, batch.image.shape
         draws = torch.rand(2, B, generator=generator, device=image.device)
-        horizontal, vertical = draws < torch.tensor(self.p, device=image.device)[:, None]
+        horizontal, vertical = draws < constant(self.p, draws)[:, None]
         image = torch.where(horizontal[:, None, None, None], image.flip(-1), image)
         image = torch.where(vertical[:, None, None, None], image.flip(-2), image)
-        boxes, sample = _concatenate(batch.boxes)
+        boxes, counts = torch.cat(batch.boxes), [len(rows) for rows in batch.boxes]
         x0, y0, x1, y1 = boxes.unbind(1)
+        sample = _on_device(_samples(counts), boxes)
         h, v = horizontal[sample], vertical[sample]
         edges = (
             torch.where(h, W - x1, x0),
@@ -34,10 +48,10 @@ class BoxFlip(Augmentation):
             torch.where(h, W - x0, x1),
             torch.where(v, H - y0, y1),
         )
-        return batch._replace(image=image, boxes=_split_by_sample(torch.stack(edges, 1), sample, B))
+        return batch._replace(image=image, boxes=list(torch.stack(edges, 1).split(counts)))
 
 
-class BoxZoomShift(Augmentation):
+class BoxZoomShift(BoxAugmentation):
     """Scales about the center, then shifts, with bilinear interpolation; new areas get the mean color of the image.
 
     A box that is partly outside the image is clipped to it; it is dropped if less than `min_visible` of its area is
@@ -78,26 +92,28 @@ class BoxZoomShift(Augmentation):
         ground = image.mean((2, 3), keepdim=True)
         moved = F.grid_sample(image - ground, grid, align_corners=False) + ground
 
-        boxes, sample = _concatenate(batch.boxes)
-        size = boxes.new_tensor([W, H])
+        boxes, of_image = torch.cat(batch.boxes), _samples([len(rows) for rows in batch.boxes])
+        sample, size = _on_device(of_image, boxes), constant((float(W), float(H)), boxes)
         center = size * (0.5 + shift)[sample]  # (M, 2), the new position of the image's center
         points = (boxes.view(-1, 2, 2) - size / 2) * scale[sample, None] + center[:, None]
         inside = points.clamp(boxes.new_zeros(2), size)
         side, full = inside[:, 1] - inside[:, 0], points[:, 1] - points[:, 0]
         keep = (side >= self.min_size).all(1) & (side.prod(1) >= self.min_visible * full.prod(1))
+        # The only place where the host waits for the device: it must know how many boxes are left.
+        kept = keep.cpu().nonzero()[:, 0]
+        counts, index = of_image[kept].bincount(minlength=B).tolist(), _on_device(kept, boxes)
         return Boxed(
             moved.clamp(0, 1),
-            _split_by_sample(inside.flatten(1)[keep], sample[keep], B),
-            _split_by_sample(torch.cat(batch.labels)[keep], sample[keep], B),
+            list(inside.flatten(1)[index].split(counts)),
+            list(torch.cat(batch.labels)[index].split(counts)),
         )
 
 
-def _concatenate(boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The boxes of all samples (M, 4), and the sample of each (M,)."""
-    counts = torch.tensor([len(rows) for rows in boxes], device=boxes[0].device)
-    return torch.cat(boxes), torch.arange(len(boxes), device=counts.device).repeat_interleave(counts)
+def _samples(counts: list[int]) -> Tensor:
+    """The number of the image of each box (M,), on the host, for images with so many boxes."""
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
 
 
-def _split_by_sample(rows: Tensor, sample: Tensor, B: int) -> list[Tensor]:
-    """The inverse of `_concatenate`, of boxes or of their labels."""
-    return list(rows.split(sample.bincount(minlength=B).tolist()))
+def _on_device(values: Tensor, like: Tensor) -> Tensor:
+    """Moves a tensor of the host to the device of another without waiting for that."""
+    return values.to(like.device, non_blocking=True)

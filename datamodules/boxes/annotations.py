@@ -5,16 +5,16 @@ changes. Edges are continuous: a box that covers the complete image is (0, 0, wi
 """
 
 import csv
-import glob
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from datamodules.io import IMAGE_SUFFIXES, read_image
+from datamodules.io import IMAGE_SUFFIXES, image_size, user_files
 from datamodules.messages import report
 
 
@@ -25,7 +25,7 @@ class Annotation(NamedTuple):
     width, height: of the image in pixels.
     boxes: (N, 4) float32, xyxy in pixels; N may be 0. After `clean_boxes` inside the image, and with a positive area.
     names: the class of each box.
-    split: "test" if the data set reserves the image for testing.
+    split: "val" or "test" if the data set reserves the image for that.
     """
 
     path: Path
@@ -88,32 +88,46 @@ def _size(annotation: Annotation, source: Path) -> tuple[int, int]:
             f"{source} does not give the size of {annotation.path.name}, and {annotation.path} does not exist: "
             "expected the image; add it"
         )
-    return read_image(annotation.path).size
+    return image_size(annotation.path)
 
 
-def image_of_annotation(folder: Path, name: str, stem: str = "") -> Path:
-    """The image that an annotation is of, in `folder`.
+class ImagesOf:
+    """The images of a folder, which is listed once, as annotations name them.
 
     Args:
         folder: of the images.
-        name: what the annotation calls it, whatever the path or suffix it was annotated with.
-        stem: of the annotation's own file, if there is one for each image. It decides, as names inside of files are
-            often those of other folders or of before a renaming; the name is used where no image has the stem.
     """
-    name = name.replace("\\", "/")
-    named = folder / Path(name).name
-    if stem and (own := _image_with_stem(folder, stem, prefer=named.suffix)) is not None:
-        return own
-    if exact := [path for path in (folder / name, named) if name and path.is_file()]:
-        return exact[0]
-    similar = _image_with_stem(folder, named.stem) if name else None
-    return similar or (named if name else folder / stem)
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
-def _image_with_stem(folder: Path, stem: str, prefer: str = "") -> Path | None:
-    """The image of this stem; of several that with the preferred suffix, else the first."""
-    found = [path for path in folder.glob(f"{glob.escape(stem)}.*") if path.suffix.lower() in IMAGE_SUFFIXES]
-    return min((path for path in found if path.stem == stem), key=lambda p: (p.suffix != prefer, p.name), default=None)
+    @cached_property
+    def _with_stem(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for path in user_files(self.folder, IMAGE_SUFFIXES, deep=False):
+            found.setdefault(path.stem, []).append(path)
+        return found
+
+    def find(self, name: str, stem: str = "") -> Path:
+        """The image that an annotation is of, which need not exist.
+
+        Args:
+            name: what the annotation calls it, whatever the path or suffix it was annotated with.
+            stem: of the annotation's own file, if there is one for each image. It decides, as names inside of files
+                are often those of other folders or of before a renaming; the name is used where no image has the stem.
+        """
+        name = name.replace("\\", "/")
+        named = self.folder / Path(name).name
+        if stem and (own := self._of_stem(stem, prefer=named.suffix)) is not None:
+            return own
+        if exact := [path for path in (self.folder / name, named) if name and path.is_file()]:
+            return exact[0]
+        similar = self._of_stem(named.stem) or self._of_stem(named.name) if name else None
+        return similar or (named if name else self.folder / stem)
+
+    def _of_stem(self, stem: str, prefer: str = "") -> Path | None:
+        """The image of this stem; of several that with the preferred suffix, else the first."""
+        return min(self._with_stem.get(stem, []), key=lambda path: (path.suffix != prefer, path.name), default=None)
 
 
 def whole_number(value: Any) -> int:

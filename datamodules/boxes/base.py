@@ -3,9 +3,6 @@
 H, W height and width of the images that the net sees.
 """
 
-from abc import abstractmethod
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +11,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.base import TEST_SHARE, hold_out
 from datamodules.batches import Boxed
 from datamodules.boxes.annotations import Annotation
-from datamodules.duplicates import check_splits, same_images
 from datamodules.image import ImageData
-from datamodules.io import find_file, read_image
+from datamodules.io import read_image
 from datamodules.messages import report
 
 
@@ -57,6 +52,12 @@ class BoxedInMemory(Dataset):
 
     def __getitem__(self, index: int) -> BoxedSample:
         return BoxedSample(self.images[index], self.boxes[index], self.labels[index])
+
+    def sizes(self) -> np.ndarray:
+        """Width and height of all boxes (M, 2), as shares of the image."""
+        height, width = self.images.shape[-2:]
+        edges = torch.cat(self.boxes).double().numpy()
+        return (edges[:, 2:] - edges[:, :2]) / (width, height)
 
 
 def collate_boxes(samples: list[BoxedSample]) -> Boxed:
@@ -111,6 +112,13 @@ class BoxedFiles(Dataset):
         labels = torch.tensor([self.classes.index(name) for name in annotation.names], dtype=torch.int64)
         return BoxedSample(torch.from_numpy(pixels).permute(2, 0, 1), boxes, labels)
 
+    def sizes(self) -> np.ndarray:
+        """Width and height of all boxes (M, 2), as shares of the image."""
+        edges = [np.asarray(annotation.boxes, float).reshape(-1, 4) for annotation in self.annotations]
+        shapes = [np.full((len(rows), 2), a[1:3], float) for a, rows in zip(self.annotations, edges, strict=True)]
+        corners = np.concatenate(edges)
+        return (corners[:, 2:] - corners[:, :2]) / np.concatenate(shapes)
+
     def in_memory(self) -> BoxedInMemory:
         """The same data set with all files read."""
         return BoxedInMemory(*collate_boxes([self[i] for i in range(len(self))]))
@@ -131,129 +139,22 @@ class BoxedData(ImageData):
     in_memory = True
     num_workers = 0
 
+    def anchors(self, k: int) -> list[list[float]]:
+        """The `k` sizes [width, height], as shares of the image, that fit the boxes of the training images best.
+
+        Where the boxes have fewer different sizes, the others are smaller copies of these. One line says what was
+        found. See `datamodules.boxes.anchors.fit_anchors`.
+        """
+        from datamodules.boxes.anchors import found_anchors  # here, as scikit-learn takes seconds to import
+
+        dataset: Any = self.datasets["train"]
+        sizes = getattr(dataset, "dataset", dataset).sizes()
+        anchors, score = found_anchors(sizes, k)
+        shown = "  ".join(f"{width:.3f} x {height:.3f}" for width, height in anchors)
+        report(f"anchors of {len(sizes)} boxes, in shares of the image: {shown}; mean IoU {score:.0%}")
+        return anchors
+
     def loader_options(self) -> dict[str, Any]:
         if self.in_memory:
             return super().loader_options()
         return {"collate": collate_boxes, "num_workers": self.num_workers, "pin_memory": torch.cuda.is_available()}
-
-
-class AnnotatedData(BoxedData):
-    """Base class of the datamodules that read images and annotations from files. A subclass defines `annotations`.
-
-    Args:
-        image_size: (H, W) that the net sees; images with another aspect ratio are stretched.
-        classes: names in the order of the labels; default those that occur, in alphabetical order.
-        val_size: images taken out of train for validation; 0 trains on all and validates on none.
-        upright: turn images as their EXIF tags say, as most annotation tools do.
-        in_memory: decode all images once and keep them as uint8; otherwise they are read in each epoch.
-        mean, std: per channel, of pixels in 0..1; by default ImageNet's.
-        num_workers: processes that read files, if they are not kept in memory.
-        options: see `ImageData`.
-
-    Raises:
-        FileNotFoundError: if an image or annotation does not exist.
-        ValueError: if an annotation cannot be read or has a class that is not among `classes`, if there is no box, or
-            if an image is both in training and in test.
-    """
-
-    def __init__(
-        self,
-        image_size: tuple[int, int] = (416, 416),
-        classes: list[str] | None = None,
-        val_size: int = 0,
-        upright: bool = True,
-        in_memory: bool = True,
-        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
-        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
-        num_workers: int = 2,
-        batch_size: int = 16,
-        eval_batch_size: int = 32,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            val_size=val_size, mean=mean, std=std, batch_size=batch_size, eval_batch_size=eval_batch_size, **options
-        )
-        self.in_memory, self.num_workers, self.upright = in_memory, num_workers, upright
-        self.image_shape = (3, *image_size)
-        self.found = self.annotations()
-        everything = [annotation for annotations in self.found.values() for annotation in annotations]
-        self.classes = tuple(classes or sorted({name for annotation in everything for name in annotation.names}))
-        if not self.classes:
-            raise ValueError(
-                f"the {len(everything)} annotations of {type(self).__name__} contain no box: expected at least one; "
-                "annotate some images"
-            )
-        for annotation in everything:
-            if unknown := set(annotation.names) - set(self.classes):
-                raise ValueError(
-                    f"{annotation.path.name} has a box of class {min(unknown)!r}: expected one of "
-                    f"{list(self.classes)}; correct the annotation, or add the class to `classes`"
-                )
-            if not annotation.path.is_file():
-                raise FileNotFoundError(
-                    f"{annotation.path} is annotated but does not exist: expected the image; add it or remove its boxes"
-                )
-
-        self._check_images()
-
-    def _check_images(self) -> None:
-        """Each image has one annotation, and is in one split; of the same image under two names one is left out."""
-        for annotations in self.found.values():
-            of_path: dict[Path, Annotation] = {}
-            for annotation in annotations:
-                if of_path.setdefault(annotation.path, annotation) is not annotation:
-                    raise ValueError(
-                        f"{annotation.path} is annotated twice: expected one annotation for each image; join the "
-                        "boxes, or correct the name"
-                    )
-        if "test" in self.found:
-            check_splits({split: [a.path for a in annotations] for split, annotations in self.found.items()})
-            return
-        groups = same_images(annotation.path for annotation in self.found["train"])
-        if groups and 4 * sum(map(len, groups)) < len(self.found["train"]):
-            copies = {path for group in groups for path in group[1:]}
-            report(f"{len(copies)} images are left out as copies of others, such as {groups[0][1]} of {groups[0][0]}")
-            self.found["train"] = [annotation for annotation in self.found["train"] if annotation.path not in copies]
-        elif groups:
-            first, other = groups[0][:2]
-            report(f"many images are copies of others, such as {other} of {first}, also in the test set")
-
-    @abstractmethod
-    def annotations(self) -> dict[str, list[Annotation]]:
-        """The annotations of "train" and "test", or only of "train" if there is no test set."""
-
-    def read_files(
-        self, files: dict[str, tuple[str | None, str | None]], kind: str, read: Callable[..., list[Annotation]]
-    ) -> dict[str, list[Annotation]]:
-        """Reads each split's annotation file with `read(file, images=folder)`; both are found as by `find_file`.
-
-        Args:
-            files: by split, the annotation file and the folder of its images; None for those that are not given.
-            kind: what an annotation file is, for the error that says that it does not exist.
-        """
-        return {
-            split: read(
-                find_file(file, kind, self.data_dir),
-                images=find_file(images, "a folder of images", self.data_dir) if images else None,
-            )
-            for split, (file, images) in files.items()
-            if file
-        }
-
-    def make_datasets(self) -> dict[str, Dataset]:
-        found = dict(self.found)
-        if "test" not in found:  # then a fixed part of the images is set aside
-            found["train"], found["test"] = _divide(found["train"], max(1, round(TEST_SHARE * len(found["train"]))))
-        found["train"], found["val"] = _divide(found["train"], self.val_size)
-        datasets: dict[str, Dataset] = {}
-        for split, annotations in found.items():
-            if annotations:
-                files = BoxedFiles(annotations, self.classes, self.image_shape[1:], self.upright)
-                datasets[split] = files.in_memory() if self.in_memory else files
-        return datasets
-
-
-def _divide(annotations: list[Annotation], count: int) -> tuple[list[Annotation], list[Annotation]]:
-    """Training annotations, and `count` that are held out."""
-    train, held_out = hold_out(len(annotations), count)
-    return [annotations[i] for i in train], [annotations[i] for i in held_out]

@@ -7,8 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from datamodules.boxes.annotations import Annotation, clean_boxes, image_of_annotation, read_json, whole_number
-from datamodules.boxes.base import AnnotatedData
+from datamodules.boxes.annotated import AnnotatedData
+from datamodules.boxes.annotations import Annotation, ImagesOf, clean_boxes, read_json, whole_number
 
 
 def read_coco(path: Path, images: Path | None = None, content: Any = None) -> list[Annotation]:
@@ -50,9 +50,9 @@ def read_coco(path: Path, images: Path | None = None, content: Any = None) -> li
             f"{path} is not in the COCO schema ({problem}): expected images with id and file_name, "
             "annotations with image_id, category_id and bbox, categories with id and name; export it again"
         ) from None
-    folder = images or path.parent
+    found = ImagesOf(images or path.parent)
     annotations = [
-        Annotation(image_of_annotation(folder, name), width, height, boxes=boxes[key], names=names[key])
+        Annotation(found.find(name), width, height, boxes=boxes[key], names=names[key])
         for key, (name, width, height) in described.items()
     ]
     return clean_boxes(annotations, path)

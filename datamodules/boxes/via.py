@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datamodules.boxes.annotations import Annotation, clean_boxes, image_of_annotation, read_csv, read_json
-from datamodules.boxes.base import AnnotatedData
+from datamodules.boxes.annotated import AnnotatedData
+from datamodules.boxes.annotations import Annotation, ImagesOf, clean_boxes, read_csv, read_json
 from datamodules.messages import report
 
 NO_CLASS = "object"  # the class of regions without attributes
@@ -52,8 +52,8 @@ def read_via(
                 f"{path}: some regions have a class and others have no attribute: expected a class for each; add them"
             )
         report(f"{path}: the regions have no attributes, so all are of one class, {NO_CLASS!r}")
-    folder = images or path.parent
-    annotations = [Annotation(image_of_annotation(folder, name), 0, 0, boxes[name], classes[name]) for name in regions]
+    found = ImagesOf(images or path.parent)
+    annotations = [Annotation(found.find(name), 0, 0, boxes[name], classes[name]) for name in regions]
     return clean_boxes(annotations, path)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from datamodules.boxes.annotations import Annotation, clean_boxes, image_of_annotation, whole_number
-from datamodules.boxes.base import AnnotatedData
+from datamodules.boxes.annotated import AnnotatedData
+from datamodules.boxes.annotations import Annotation, ImagesOf, clean_boxes, whole_number
 from datamodules.io import IMAGE_SUFFIXES, find_file, user_files
 
 BOX_EDGES = ("xmin", "ymin", "xmax", "ymax")
@@ -17,11 +17,15 @@ XML_FOLDERS, IMAGE_FOLDERS = ("Annotations", "annotations"), ("JPEGImages", "ima
 def roots(folder: Path) -> list[Path]:
     """The folders at or below `folder` that hold VOC annotations, such as VOCdevkit/VOC2007 and VOCdevkit/VOC2012."""
     found = [folder, *sorted(folder.glob("VOC*")), *sorted(folder.glob("VOCdevkit/VOC*"))]
-    found = [path for path in found if _xml_folder(path) != path]
+    found = [
+        path for path in found if _xml_folder(path) != path and user_files(_xml_folder(path), {".xml"}, deep=False)
+    ]
     return found or [folder] * bool(user_files(folder, {".xml"}, deep=False))
 
 
-def read_voc(folder: Path, split: str | None = None, difficult: bool = False) -> list[Annotation]:
+def read_voc(
+    folder: Path, split: str | None = None, difficult: bool = False, images: Path | None = None
+) -> list[Annotation]:
     """The annotations below a folder.
 
     It holds Annotations/*.xml with JPEGImages/ (or images/) and optionally ImageSets/Main/SPLIT.txt, once or in several
@@ -30,8 +34,10 @@ def read_voc(folder: Path, split: str | None = None, difficult: bool = False) ->
 
     Args:
         folder: as above.
-        split: list of ImageSets/Main to read, such as "trainval"; None reads all files.
+        split: list of ImageSets/Main to read, such as "trainval"; None reads all files, and then the lists test and
+            val say what they are for.
         difficult: keep the boxes marked difficult, which VOC's own evaluation ignores.
+        images: folder of the images, if it is another one.
 
     Raises:
         FileNotFoundError: if there are no annotations, or no such list.
@@ -43,11 +49,21 @@ def read_voc(folder: Path, split: str | None = None, difficult: bool = False) ->
     if not stems:
         lists = sorted({path.stem for root in found for path in root.glob("ImageSets/Main/*.txt")})
         raise FileNotFoundError(f"{folder} has no ImageSets/Main/{split}.txt with names in it: expected one of {lists}")
-    return [read_xml(_xml_folder(root) / f"{stem}.xml", difficult, part) for root, stem, part in stems]
+    images_of = {root: ImagesOf(images or image_folder(_xml_folder(root))) for root in found}
+    return [read_xml(_xml_folder(root) / f"{stem}.xml", difficult, part, images_of[root]) for root, stem, part in stems]
 
 
 def _xml_folder(root: Path) -> Path:
     return next((root / name for name in XML_FOLDERS if (root / name).is_dir()), root)
+
+
+def image_folder(xml_folder: Path) -> Path:
+    """The folder of the images that are annotated in a folder: itself, or one beside or below it."""
+    parent = xml_folder.parent
+    beside = [*(parent / name for name in IMAGE_FOLDERS), xml_folder, parent]
+    below = [xml_folder, *(xml_folder / name for name in IMAGE_FOLDERS)]
+    places = beside if xml_folder.name in XML_FOLDERS else below
+    return next((place for place in places if user_files(place, IMAGE_SUFFIXES, deep=False)), places[0])
 
 
 def _names(path: Path) -> list[str]:
@@ -62,20 +78,20 @@ def _names(path: Path) -> list[str]:
 
 
 def _listed(root: Path, split: str | None) -> Iterator[tuple[str, str]]:
-    """(file name without suffix, "train" or "test") of each annotation in the list `split`; of all if it is None."""
+    """(file name without suffix, split) of each annotation in the list `split`; of all if it is None."""
     lists = root / "ImageSets" / "Main"
     files = user_files(lists, {".txt"}, deep=False)
-    names = {path.stem: _names(path) for path in files if path.stem in (split, "test")}
+    names = {path.stem: _names(path) for path in files if path.stem in (split, "val", "test")}
     if split is not None:
         yield from ((stem, "test" if split == "test" else "train") for stem in names.get(split, []))
         return
-    test = set(names.get("test", []))
+    part_of = {stem: part for part in ("val", "test") for stem in names.get(part, [])}
     for path in user_files(_xml_folder(root), {".xml"}, deep=False):
-        yield path.stem, "test" if path.stem in test else "train"
+        yield path.stem, part_of.get(path.stem, "train")
 
 
-def read_xml(path: Path, difficult: bool = False, split: str = "train") -> Annotation:
-    """The annotation in one file.
+def read_xml(path: Path, difficult: bool = False, split: str = "train", images: ImagesOf | None = None) -> Annotation:
+    """The annotation in one file; the image is among the given ones, by default those beside the file.
 
     Raises:
         FileNotFoundError: if it does not exist.
@@ -100,11 +116,8 @@ def read_xml(path: Path, difficult: bool = False, split: str = "train") -> Annot
             f"{path} has an object without a name or without numbers: expected a name, and {', '.join(BOX_EDGES)} in "
             "bndbox; correct it"
         ) from None
-    folder = path.parent
-    if path.parent.name in XML_FOLDERS:
-        beside = [path.parent.parent / name for name in IMAGE_FOLDERS]
-        folder = next((place for place in beside if place.is_dir()), beside[0])
-    image = image_of_annotation(folder, (tree.findtext("filename") or "").strip(), path.stem)
+    images = images or ImagesOf(image_folder(path.parent))
+    image = images.find((tree.findtext("filename") or "").strip(), path.stem)
     return clean_boxes([Annotation(image, width, height, boxes, names, split)], path)[0]
 
 

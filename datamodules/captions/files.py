@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from datamodules.base import TEST_SHARE, VAL_SHARE, hold_out
 from datamodules.batches import Paired
 from datamodules.captions.base import Captioned, encode_sentences, word_tokenizer
-from datamodules.images.image_folder import ImageFiles
+from datamodules.images.image_files import ImageFiles
 from datamodules.io import find_file, read_text
 
 Pair = tuple[Path, str]  # the path of an image, and a sentence

@@ -1,108 +1,26 @@
 """The user's own images: one folder for each class, read and augmented with albumentations in worker processes."""
 
-import re
+from collections import Counter
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import albumentations as A
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from datamodules.base import SPLIT_SEED, TEST_SHARE, VAL_SHARE
-from datamodules.batches import Labelled
 from datamodules.duplicates import check_splits, same_images
 from datamodules.image import ImageData
-from datamodules.io import IMAGE_SUFFIXES, find_file, is_users, read_image, user_files
+from datamodules.images.image_files import ImageFiles, Samples, collate_images, look_at
+from datamodules.io import IMAGE_SUFFIXES, find_file, is_users, user_files
 from datamodules.messages import report
+from datamodules.passes import Drawn
+from datamodules.splits import splits_of
 
-SPLIT_NAMES = {  # in lower case, without what separates words, and without "set", "images" or "data" at the end
-    "train": ("train", "training", "trn", "tr"),
-    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
-    "test": ("test", "testing", "tst"),
-}
-Samples = list[tuple[Path, int]]  # image files with their labels
-
-
-class ImageFiles(Dataset):
-    """Image files with their labels, passed through an albumentations pipeline.
-
-    The pipeline is seeded for every sample from (seed, epoch, index): samples, epochs and ranks draw independently,
-    and the result depends neither on the number of workers nor on where a run resumed.
-
-    Args:
-        samples: paths and labels.
-        transform: albumentations pipeline, uint8 (H, W, C) in and out.
-        seed: of the augmentation.
-    """
-
-    def __init__(self, samples: Samples, transform: A.Compose, seed: int = 0) -> None:
-        self.paths, self.labels = [path for path, _ in samples], [label for _, label in samples]
-        self.transform, self.seed, self.epoch = transform, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def check(self, image_shape: tuple[int, int, int]) -> None:
-        """Tries the pipeline on the first image.
-
-        Raises:
-            ValueError: unless it gives uint8 (H, W, C) of the given size: what is normalized here would be normalized
-                again.
-        """
-        found = self.transformed(0) if self.paths else None
-        shape = (*image_shape[1:], image_shape[0])
-        if found is None or (isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.shape == shape):
-            return
-        last = type(self.transform.transforms[-1]).__name__
-        kind = f"{found.dtype} {tuple(found.shape)}" if hasattr(found, "dtype") else type(found).__name__
-        raise ValueError(
-            f"the transform, which ends in {last}, gives {kind}: expected uint8 {shape}; leave out Normalize, ToFloat "
-            "and ToTensorV2, since batches are normalized later, and end at the size of the images"
-        )
-
-    def transformed(self, index: int) -> Any:
-        """What the pipeline makes of an image."""
-        key = np.random.SeedSequence((self.seed, self.epoch, int(index)))
-        self.transform.set_random_seed(int(key.generate_state(1)[0]))
-        return self.transform(image=np.asarray(read_image(self.paths[index])))["image"]
-
-    def __getitem__(self, index: int) -> Labelled:
-        pixels = self.transformed(index)
-        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
-        return Labelled(image, torch.tensor(self.labels[index]))
-
-
-def collate_images(samples: list[Labelled]) -> Labelled:
-    """Samples -> a batch."""
-    return Labelled(*map(torch.stack, zip(*samples, strict=True)))
-
-
-def splits_of(folder: Path) -> dict[str, Path]:
-    """The subfolders that are splits, "train", "val" and "test", under the names that are in use for them.
-
-    Raises:
-        ValueError: if two subfolders have names of one split, or there are splits and none of them is for training.
-    """
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        name = re.sub(r"[\W_]|set$|images$|data$", "", path.name.lower())
-        split = next((split for split, names in SPLIT_NAMES.items() if name in names), None)
-        if split is None or not path.is_dir() or not is_users(path.name):
-            continue
-        if split in found:
-            raise ValueError(
-                f"{folder} contains {found[split].name} and {path.name}, which both are names for {split}: expected "
-                "one; remove the other, or join them"
-            )
-        found[split] = path
-    if len(found) > 1 and "train" not in found:
-        names = [path.name for path in found.values()]
-        raise ValueError(f"{folder} contains the splits {names} and none for training: expected train; add it")
-    return found if "train" in found else {}  # a single folder called "test" may be a class
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation
+IMAGENET_GRAY = (0.459,), (0.225,)
+MIN_SIZE, MAX_SIZE = 16, 96  # pixels, of a size taken from the images; larger ones take long to train on a CPU
 
 
 def keep_copies_together(splits: dict[str, Samples]) -> None:
@@ -112,14 +30,18 @@ def keep_copies_together(splits: dict[str, Samples]) -> None:
     """
     split_of = {path: split for split, samples in splits.items() for path, _ in samples}
     labels = {path: label for samples in splits.values() for path, label in samples}
-    groups = same_images(labels)
+    left = Counter((split, label) for split, samples in splits.items() for _, label in samples)
+    groups, moved = same_images(labels), set()
     for group in groups:
-        moving = {path for path in group if split_of[path] != "train"}
-        rest = {split: [one for one in splits[split] if one[0] not in moving] for split in ("val", "test")}
-        left = [{label for _, label in samples} for samples in rest.values()]
-        if all(labels[path] in some for path in moving for some in left):  # else nothing would be left to test on
+        moving = [path for path in group if split_of[path] != "train"]
+        gone = Counter((split_of[path], labels[path]) for path in moving)
+        places = [(split, labels[path]) for path in moving for split in ("val", "test")]
+        if all(left[place] > gone[place] for place in places):  # else nothing would be left to test on
+            left -= gone
+            moved.update(moving)
             splits["train"] += [(path, labels[path]) for path in sorted(moving)]
-            splits |= rest
+    for split in ("val", "test"):
+        splits[split] = [sample for sample in splits[split] if sample[0] not in moved]
     if groups:
         first, other = groups[0][:2]
         classes = "" if labels[first] == labels[other] else ", in different classes"
@@ -135,43 +57,73 @@ class ImageFolder(ImageData):
 
     Args:
         folder: as above; see `datamodules.io.find_file`.
-        image_size: side of the square that the net sees, in pixels.
+        image_size: side of the square that the net sees, in pixels; by default the median of the images' shorter
+            sides, as a multiple of 8 from 16 to 96.
+        channels: 1 or 3; by default 1 if all images are gray. Others are converted.
         batch_size, eval_batch_size: per device.
+        val_size: images for validation, in the same share of each class; by default 15 %. 0 validates on none. It is
+            not needed where validation has its own folder.
+        epoch_images: images of an epoch, which then is a part of a pass over the images or several passes: the length
+            of a training does not depend on how many there are. None for one pass.
         transform: albumentations transforms for training, in order; they must end at `image_size` squared. By default
-            a random resized crop, a horizontal flip and a slight change of color.
+            a random resized crop, a horizontal flip and a slight change of color, of images that need not be decoded in
+            their full size.
         mean, std: per channel, of pixels in 0..1; by default ImageNet's.
         num_workers: processes that read files.
         options: see `ImageData`; `augment` is applied after `transform`, to batches on the device.
 
     Raises:
         FileNotFoundError: if the folder does not exist.
-        ValueError: if there are fewer than two classes, a class without images, or splits with different classes.
+        ValueError: if there are fewer than two classes, a class without images, or splits with different classes; or an
+            argument is out of range.
     """
 
     def __init__(
         self,
         folder: str,
-        image_size: int = 64,
+        image_size: int | None = None,
+        channels: int | None = None,
         batch_size: int = 64,
         eval_batch_size: int = 64,
+        val_size: int | None = None,
+        epoch_images: int | None = None,
         transform: list[A.BasicTransform] | None = None,
-        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
-        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
         num_workers: int = 2,
         **options: Any,
     ) -> None:
-        super().__init__(
-            val_size=0, mean=mean, std=std, batch_size=batch_size, eval_batch_size=eval_batch_size, **options
-        )
+        for name, value in (("image_size", image_size), ("epoch_images", epoch_images)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: expected 1 or more")
+        if channels not in (None, 1, 3):
+            raise ValueError(f"channels is {channels}: expected 1 for gray or 3 for RGB")
+        self.validates, val_size = val_size != 0, val_size or 0
+        super().__init__(val_size=val_size, batch_size=batch_size, eval_batch_size=eval_batch_size, **options)
         self.folder = find_file(folder, "a folder with one subfolder for each class", self.data_dir)
-        self.num_workers = num_workers
-        self.image_shape = (3, image_size, image_size)
-        self.transform = transform or [
-            A.RandomResizedCrop(size=(image_size, image_size), scale=(0.5, 1.0)),
-            A.HorizontalFlip(p=0.5),
-            A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02, p=0.8),
-        ]
+        self.num_workers, self.epoch_images = num_workers, epoch_images
         self.samples = self._scan()
+        if image_size is None or channels is None:
+            look = look_at([path for path, _ in self.samples["train"]])
+            image_size = image_size or min(max(8 * round(look.size / 8), MIN_SIZE), MAX_SIZE)
+            channels = channels or look.channels
+        self.image_shape = (channels, image_size, image_size)
+        default = IMAGENET if self.in_channels == 3 else IMAGENET_GRAY
+        self.mean, self.std = (tuple(given or other) for given, other in zip((mean, std), default, strict=True))
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) != self.in_channels:
+                raise ValueError(
+                    f"{name} is {list(numbers)}, but the images have {self.in_channels} channel(s): expected as many "
+                    "numbers; give them, or set channels"
+                )
+        self.transform = transform
+        counts = ", ".join(f"{len(samples)} {split}" for split, samples in self.samples.items())
+        names = ", ".join(self.classes[:5]) + ", ..." * (len(self.classes) > 5)
+        color = "gray" if channels == 1 else "RGB"
+        report(
+            f"{self.folder}: images of {len(self.classes)} classes ({names}): {counts}; seen in {color} "
+            f"and {image_size} x {image_size} pixels"
+        )
 
     def _scan(self) -> dict[str, Samples]:
         """Sets `classes`, and returns the samples of each split."""
@@ -218,15 +170,21 @@ class ImageFolder(ImageData):
     def _divide(self, samples: Samples) -> dict[str, Samples]:
         splits: dict[str, Samples] = {"train": [], "val": [], "test": []}
         generator = torch.Generator().manual_seed(SPLIT_SEED)
-        for label, name in enumerate(self.classes):
-            of_class = [sample for sample in samples if sample[1] == label]
+        val_share = self.val_size / len(samples) if self.val_size else VAL_SHARE * self.validates
+        for label, same in groupby(samples, key=lambda sample: sample[1]):
+            of_class = list(same)
             if len(of_class) < 3:
                 raise ValueError(
-                    f"class {name!r} has {len(of_class)} image(s): expected 3 or more to divide into train, "
-                    "val and test; add some, or make the folders train/, val/ and test/ yourself"
+                    f"class {self.classes[label]!r} has {len(of_class)} image(s): expected 3 or more to divide into "
+                    "train, val and test; add some, or make the folders train/, val/ and test/ yourself"
                 )
             shuffled = [of_class[i] for i in torch.randperm(len(of_class), generator=generator)]
-            val, test = (max(1, round(share * len(shuffled))) for share in (VAL_SHARE, TEST_SHARE))
+            val, test = (max(int(share > 0), round(share * len(shuffled))) for share in (val_share, TEST_SHARE))
+            if val + test >= len(shuffled):
+                raise ValueError(
+                    f"val_size is {self.val_size}: of the {len(shuffled)} images of class {self.classes[label]!r} that "
+                    f"takes {val}, and {test} are for testing: expected some to be left for training; lower it"
+                )
             splits["val"] += shuffled[:val]
             splits["test"] += shuffled[val : val + test]
             splits["train"] += shuffled[val + test :]
@@ -234,15 +192,27 @@ class ImageFolder(ImageData):
         return splits
 
     def make_datasets(self) -> dict[str, Dataset]:
-        _, height, width = self.image_shape
-        augmented, resized = A.Compose(self.transform), A.Compose([A.Resize(height, width)])
+        channels, height, width = self.image_shape
+        size, area = (height, width), {"area_for_downscale": "image"}  # else pixels between those used would be lost
+        augmented = self.transform or [
+            A.RandomResizedCrop(size=size, scale=(0.5, 1.0), **area),
+            A.HorizontalFlip(p=0.5),
+            A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02, p=0.8),
+        ]
+        resized = [A.Resize(height, width, **area)]
+        enough = (2 * width, 2 * height) if self.transform is None else None  # a crop is at least 0.6 times as wide
         seed = self.resolved_seed()
-        datasets = {
-            split: ImageFiles(samples, augmented if split == "train" else resized, seed)
+        files = {
+            split: ImageFiles(
+                samples, A.Compose(augmented if split == "train" else resized), seed, channels=channels, at_least=enough
+            )
             for split, samples in self.samples.items()
         }
-        datasets["train"].check(self.image_shape)
-        return dict(datasets)
+        files["train"].check(self.image_shape)
+        datasets: dict[str, Dataset] = dict(files)
+        if self.epoch_images is not None:
+            datasets["train"] = Drawn(files["train"], self.epoch_images, seed)
+        return datasets
 
     def loader_options(self) -> dict[str, Any]:
         return {"collate": collate_images, "num_workers": self.num_workers, "pin_memory": torch.cuda.is_available()}

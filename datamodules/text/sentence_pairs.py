@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from datamodules.base import SPLIT_SEED
 from datamodules.batches import Tokens
+from datamodules.text.ids import Ids
 from datamodules.text.text import SHAKESPEARE, Text
 from datamodules.text.tokenizers import UNKNOWN
 
@@ -77,7 +78,7 @@ class Pairs(Dataset):
     whose lengths differ by at most one token, contain the complete text once.
 
     Args:
-        ids: (length of the text,) int64.
+        ids: the tokens of the text.
         special_ids: of [PAD], [CLS], [SEP], [MASK], and of other tokens that are never masked.
         vocab_size: V.
         segment: L.
@@ -93,7 +94,7 @@ class Pairs(Dataset):
 
     def __init__(
         self,
-        ids: Tensor,
+        ids: Ids | Tensor,
         special_ids: list[int],
         vocab_size: int,
         segment: int = 64,
@@ -129,7 +130,9 @@ class Pairs(Dataset):
         length = 2 * self.segment * self.count if self.train else len(self.ids)
         self.per_item = self.segment // self.short if self.epoch < self.short_epochs else 1
         num_pairs = self.count * self.per_item
-        self.cuts = start + torch.arange(2 * num_pairs + 1) * length // (2 * num_pairs)
+        whole, rest = divmod(length, 2 * num_pairs)  # apart, as the product would not fit for a very long text
+        at = torch.arange(2 * num_pairs + 1)
+        self.cuts = start + at * whole + at * rest // (2 * num_pairs)
         self.together, self.source = pair_up(num_pairs, generator)
 
     def __len__(self) -> int:

@@ -1,5 +1,6 @@
 """A UTF-8 text as windows of tokens, to predict the next. N tokens of the text, B batch, T context, V vocabulary."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +14,13 @@ from torchvision.datasets.utils import download_url
 from datamodules.base import Data
 from datamodules.batches import Tokens
 from datamodules.files import ensure_files
-from datamodules.io import find_file, read_text
+from datamodules.io import find_file
 from datamodules.loader import Loader
-from datamodules.text.tokenizers import cache_folder, encode, train_tokenizer
+from datamodules.messages import report
+from datamodules.passes import part_of_passes
+from datamodules.text.corpus import Corpus
+from datamodules.text.ids import Ids, encode_parts
+from datamodules.text.tokenizers import Lines, cache_folder, train_tokenizer
 
 # Karpathy 2015, "The Unreasonable Effectiveness of Recurrent Neural Networks"
 SHAKESPEARE = "tinyshakespeare/input.txt"
@@ -49,30 +54,27 @@ class Windows(Dataset):
     passes. Everything follows from (seed, epoch), so that a resumed run sees the rest of its windows.
 
     Args:
-        ids: (N,) int64.
+        ids: (N,) tokens.
         context: T.
         count: windows of an epoch; None for those of a pass.
         seed: of the random numbers.
     """
 
-    def __init__(self, ids: Tensor, context: int, count: int | None = None, seed: int = 0) -> None:
+    def __init__(self, ids: Ids | Tensor, context: int, count: int | None = None, seed: int = 0) -> None:
         self.ids, self.context, self.seed = ids, context, seed
         self.per_pass = max(1, (len(ids) - context) // context)
         self.count = count or self.per_pass
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        numbers = torch.arange(epoch * self.count, (epoch + 1) * self.count)
-        passes = [self._pass(p) for p in range(numbers[0] // self.per_pass, numbers[-1] // self.per_pass + 1)]
-        first = numbers[0] // self.per_pass * self.per_pass
-        self.starts = torch.cat(passes)[numbers - first]
+        self.starts = part_of_passes(epoch, self.count, self.per_pass, self._pass)
 
     def _pass(self, number: int) -> Tensor:
         """The starts of the windows of a pass, shuffled."""
-        seed = np.random.SeedSequence((self.seed, int(number))).generate_state(1, np.uint64)[0]
+        seed = np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed) >> 1)
         begin = torch.randint(len(self.ids) - self.per_pass * self.context, (), generator=generator)
-        return begin + self.context * torch.randperm(self.per_pass, generator=generator)
+        return torch.randperm(self.per_pass, generator=generator).mul_(self.context).add_(begin)
 
     def __len__(self) -> int:
         return self.count
@@ -88,20 +90,23 @@ class Tiles(Dataset):
     The last window is padded, with -100 as the label.
     """
 
-    def __init__(self, ids: Tensor, context: int) -> None:
-        missing = -(len(ids) - 1) % context
-        self.inputs = torch.cat((ids[:-1], ids.new_zeros(missing))).view(-1, context)
-        self.labels = torch.cat((ids[1:], ids.new_full((missing,), -100))).view(-1, context)
+    def __init__(self, ids: Ids | Tensor, context: int) -> None:
+        self.ids, self.context, self.last = ids, context, len(ids) - 1
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return (self.last + self.context - 1) // self.context
 
     def __getitems__(self, indices: Tensor) -> Tokens:
-        return Tokens(self.inputs[indices], self.labels[indices])
+        at = indices[:, None] * self.context + torch.arange(self.context)
+        inputs, labels = self.ids[at.clamp(max=self.last)], self.ids[(at + 1).clamp(max=self.last)]
+        return Tokens(inputs.where(at < self.last, 0), labels.where(at < self.last, -100))
 
 
 class Text(Data):
     """One text file: the first 90 % of its characters for training, the last 10 % for validation and for test.
+
+    The file may be larger than the memory: it is read in pieces, and its tokens are in a memory-mapped file
+    (`datamodules.text.ids`).
 
     Args:
         file: path of a UTF-8 text, see `find_text`.
@@ -115,6 +120,7 @@ class Text(Data):
     Attributes:
         tokenizer: the `tokenizers.Tokenizer`.
         vocab_size: V.
+        ids: the tokens of "train" and "val".
 
     Raises:
         FileNotFoundError: if the file does not exist.
@@ -137,17 +143,27 @@ class Text(Data):
         for name, value in (("context", context), ("epoch_windows", epoch_windows)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: expected 1 or more")
-        text = read_text(find_text(file, self.data_dir))
-        split = int(0.9 * len(text))
-        training_text = text if tokenizer == "characters" else text[:split]
-        self.tokenizer: Tokenizer = train_tokenizer(training_text, tokenizer, vocab_size, cache_dir=cache_folder())
+        corpus = Corpus(find_text(file, self.data_dir))
+        split = int(0.9 * corpus.num_chars)
+        learned_from = Lines(f"{corpus.digest}[:{split}]", partial(corpus.lines, 0, split))
+        self.tokenizer: Tokenizer = train_tokenizer(
+            corpus.alphabet if tokenizer == "characters" else learned_from,
+            tokenizer,
+            vocab_size,
+            cache_dir=cache_folder(),
+        )
         self.vocab_size = self.tokenizer.get_vocab_size()
-        self.ids = {"train": encode(self.tokenizer, text[:split]), "val": encode(self.tokenizer, text[split:])}
+        self.ids = encode_parts(corpus, self.tokenizer, tokenizer, split)
         if len(self.ids["train"]) <= context or len(self.ids["val"]) < 2:
             raise ValueError(
                 f"{file} has {len(self.ids['train'])} tokens to train on and {len(self.ids['val'])} for validation: "
                 f"expected more than the context of {context}, and 2 or more; take a longer text or a shorter context"
             )
+
+        report(
+            f"{corpus.path}: {corpus.num_chars} characters, {len(corpus.alphabet)} different ones; "
+            f"{len(self.ids['train'])} tokens train, {len(self.ids['val'])} val"
+        )
 
     def make_datasets(self) -> dict[str, Dataset]:
         train, val = self.ids["train"], self.ids["val"]

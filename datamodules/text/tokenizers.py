@@ -3,7 +3,10 @@
 import contextlib
 import hashlib
 import os
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import tokenizers
 import torch
@@ -16,13 +19,24 @@ KINDS = ("characters", "bpe", "wordpiece", "words")
 UNKNOWN = "[UNK]"  # of "wordpiece" and "words"; the other two are lossless
 
 
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/litzoo/tokenizers`, else the same below `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "litzoo" / "tokenizers"
+class Lines(NamedTuple):
+    """A text that is read line by line.
+
+    digest: a name that no other text has.
+    read: gives the lines, with their ends; is called for each pass.
+    """
+
+    digest: str
+    read: Callable[[], Iterable[str]]
+
+
+def cache_folder(room: str = "tokenizers") -> Path:
+    """`$XDG_CACHE_HOME/litzoo/ROOM`, else the same below `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "litzoo" / room
 
 
 def train_tokenizer(
-    text: str,
+    text: str | Lines,
     kind: str = "characters",
     vocab_size: int | None = None,
     special_tokens: tuple[str, ...] = (),
@@ -31,7 +45,7 @@ def train_tokenizer(
     """A tokenizer trained on a text.
 
     Args:
-        text: the training text.
+        text: the training text; as `Lines` where it does not need to be in memory, which is not for "characters".
         kind: "characters" (those of the text, in order), "bpe" (merged bytes, so that no text is unknown; as in
             Radford et al. 2019, section 2.2), "wordpiece" (lower case; as in Devlin et al. 2019) or "words" (lower
             case, all words of the text). The last two ignore white space, and map unknown parts to `[UNK]`.
@@ -48,22 +62,23 @@ def train_tokenizer(
     """
     if kind not in KINDS:
         raise ValueError(f"tokenizer is {kind!r}: expected one of {', '.join(KINDS)}")
-    if not text.strip():
+    if isinstance(text, str) and not text.strip():
         raise ValueError("the text is empty: expected some words to train a tokenizer on")
     special = list(special_tokens)
     if kind in ("wordpiece", "words") and UNKNOWN not in special:
         special.append(UNKNOWN)
     if kind == "characters":
-        return _characters(text, special)
+        return _characters("".join(text if isinstance(text, str) else text.read()), special)
+    lines = Lines(text, partial(text.splitlines, keepends=True)) if isinstance(text, str) else text
     if kind == "words":
-        return _trained(text, kind, special, None)
+        return _trained(lines, kind, special, None)
     file, size = None, vocab_size or 512
     if cache_dir is not None:
-        key = repr((kind, size, special, tokenizers.__version__, text)).encode()
+        key = repr((kind, size, special, tokenizers.__version__, lines.digest)).encode()
         file = Path(cache_dir) / f"{kind}-{size}-{hashlib.sha256(key).hexdigest()[:16]}.json"
         with contextlib.suppress(Exception):  # the package raises a plain Exception if it is missing or damaged
             return Tokenizer.from_file(str(file))
-    tokenizer = _trained(text, kind, special, size)
+    tokenizer = _trained(lines, kind, special, size)
     if tokenizer.get_vocab_size() > size:
         raise ValueError(
             f"vocab_size is {size}, but {kind} needs {tokenizer.get_vocab_size()} tokens for single "
@@ -84,8 +99,8 @@ def _characters(text: str, special: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def _trained(text: str, kind: str, special: list[str], size: int | None) -> Tokenizer:
-    options = {"special_tokens": special, "show_progress": False}
+def _trained(lines: Lines, kind: str, special: list[str], size: int | None) -> Tokenizer:
+    options: dict[str, Any] = {"special_tokens": special, "show_progress": False}
     if kind == "bpe":
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -93,17 +108,38 @@ def _trained(text: str, kind: str, special: list[str], size: int | None) -> Toke
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, **options)
     elif kind == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(vocab_size=size, **options)
+        return _wordpiece(lines, special, size)
     else:
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
         tokenizer.normalizer = normalizers.Lowercase()
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), "removed", invert=True)
         trainer = trainers.WordLevelTrainer(vocab_size=2**31, **options)
-    tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
+    tokenizer.train_from_iterator(lines.read(), trainer)
+    return tokenizer
+
+
+def _wordpiece(lines: Lines, special: list[str], size: int | None) -> Tokenizer:
+    """The package numbers the letters inside of words at random, in each process anew, and breaks ties by the numbers.
+
+    So these letters are found first, and then given in order, as if they were special tokens.
+    """
+
+    def untrained(vocabulary: dict[str, int]) -> Tokenizer:
+        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        return tokenizer
+
+    def learned(size: int | None, first: list[str]) -> dict[str, int]:
+        tokenizer = untrained({})
+        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=first, show_progress=False)
+        tokenizer.train_from_iterator(lines.read(), trainer)
+        return tokenizer.get_vocab()
+
+    inside = sorted(token for token in learned(1, special) if token.startswith("##") and token not in special)
+    tokenizer = untrained(learned(size, [*special, *inside]))
+    tokenizer.add_special_tokens(special)
     return tokenizer
 
 

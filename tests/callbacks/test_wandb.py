@@ -25,6 +25,13 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def records_of(run: Path) -> list[dict]:
+    """What W&B has written into the folder of an offline run."""
+    command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", str(run)]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    return [json.loads(line) for line in lines]
+
+
 @pytest.fixture
 def offline_run(here, caplog) -> tuple[Path, list[dict]]:
     """The folder of an offline run of the digits with galleries, moved elsewhere, and its records."""
@@ -35,9 +42,7 @@ def offline_run(here, caplog) -> tuple[Path, list[dict]]:
     (folder,) = Path("runs/digits/small").iterdir()
     shutil.move(folder, "moved")
     (run,) = Path("moved/wandb").glob("offline-run-*")
-    command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", str(run)]
-    records = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    return Path("moved"), [json.loads(record) for record in records]
+    return Path("moved"), records_of(run)
 
 
 def test_offline_run_holds_curves_config_and_galleries(offline_run):
@@ -72,3 +77,24 @@ def test_each_seed_is_a_run_of_its_own(here, capfd):
         tables = {path.name.split("_table")[0] for path in run.rglob("*.table.json")}
         assert {"misclassified_test", "gradcam_test"} <= tables
         assert list(folder.glob("wandb/artifacts/staging/*")), "the images inside its tables"
+
+
+def test_a_training_that_is_resumed_and_tested_goes_on_in_its_own_run(here):
+    """As is one that is requeued: W&B's run follows the folder of the run, not the process or the job."""
+    short = ["--trainer.callbacks", "null", "--trainer.limit_train_batches", "4", "--trainer.log_every_n_steps", "1"]
+    command = ["fit", "digits/small", *short, "--trainer.logger", LOGGER, "--trainer.default_root_dir", "mine"]
+    for words in ([*command, "--trainer.max_epochs", "1"], ["fit", "--resume", "mine", "--trainer.max_epochs", "2"]):
+        assert main(words) == 0
+        wandb.finish()
+    assert main(["test", "mine"]) == 0
+    wandb.finish()
+    parts = [records_of(folder) for folder in sorted(Path("mine/wandb").glob("offline-run-*"))]
+    runs = [next(record["run"] for record in part if record["type"] == "run") for part in parts]
+    assert len({run["run_id"] for run in runs}) == 1
+    assert [run.get("resume") for run in runs[1:]] == [True, True], "else the upload would replace what is there"
+    logged = [[record["history"]["item"] for record in part if record["type"] == "history"] for part in parts]
+    epochs = [sorted({item["epoch"] for item in items if "train/loss" in item}) for items in logged]
+    assert epochs == [[0], [1], []]
+    assert "test/acc" in logged[2][-1]
+    assert logger.id_in(Path("mine")) == runs[0]["run_id"]
+    assert logger.id_in(Path("another")) is None

@@ -22,9 +22,12 @@ import zoo
 from datamodules.base import Data
 from datamodules.boxes.shapes import Shapes
 from datamodules.captions.drawn import Captions
+from datamodules.images.digit_pairs import DigitPairs
 from datamodules.images.single_image import ImagePair
+from datamodules.loader import InMemory
 from datamodules.text.sentence_pairs import SentencePairs
 from datamodules.text.text import Text
+from datamodules.vectors import Vectors
 from helpers import Synthetic, draw_picture, verse
 from zoo.classification.base import Classifier
 from zoo.parts.optim.schedules import Constant
@@ -67,6 +70,26 @@ def shapes(folder: Path) -> Data:
     return Shapes(size=48, train_size=24, val_size=8, test_size=8, batch_size=4, eval_batch_size=4)
 
 
+class NoisePairs(DigitPairs):
+    """Noise in place of MNIST."""
+
+    def prepare_data(self) -> None:
+        pass
+
+    def read(self, train: bool) -> InMemory:
+        draw, n = torch.Generator().manual_seed(0), 33 if train else 9
+        noise = torch.randint(0, 256, (n, 1, 28, 28), generator=draw, dtype=torch.uint8)
+        return InMemory(noise, torch.randint(10, (n,), generator=draw))
+
+
+def digit_pairs(folder: Path) -> Data:
+    return NoisePairs(val_size=9, batch_size=4, eval_batch_size=4)
+
+
+def vectors(folder: Path) -> Data:
+    return Vectors([[0.05, 0.1], [0.4, 0.2]], [[0.01, 0.99], [0.3, 0.6]], repeats=12, batch_size=4)
+
+
 def images(channels: int, size: int) -> Callable[[Path], Data]:
     shape = (channels, size, size)
     return lambda folder: Synthetic((24, 9, 9), shape, batch_size=4, eval_batch_size=4)
@@ -95,6 +118,8 @@ CASES = {
         image_pair,
         learned=0.95,
     ),
+    "BackpropByHand": Case({}, vectors, learned=0.9),  # its sigmoids are flat, and steps of AdamW are small
+    "TwoInputs": Case({"widths": (8, 16)}, digit_pairs),
     "Airbench": Case({"widths": (8, 16, 16)}, images(3, 32)),
     "CCT": Case({**TRANSFORMER, "stochastic_depth": 0.0}, images(3, 32)),
     "ConvMixer": Case({"dim": 16, "depth": 2}, images(3, 32)),

@@ -173,7 +173,7 @@ def test_the_last_tenth_of_the_characters_is_for_validation(file):
     data = Text(str(file), context=16)
     everything = file.read_text()
     assert data.vocab_size == len(set(everything))
-    train, val = (data.tokenizer.decode(data.ids[part].tolist()) for part in ("train", "val"))
+    train, val = (data.tokenizer.decode(data.ids[part][:].tolist()) for part in ("train", "val"))
     assert train + val == everything
     assert len(train) == int(0.9 * len(everything))
 

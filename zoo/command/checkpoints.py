@@ -1,18 +1,24 @@
-"""Checkpoint files: written completely or not at all, found by recipe, and loaded as modules."""
+"""Checkpoint files: written completely or not at all, found by recipe, and loaded as modules.
+
+A ready model (`zoo.ready`) is read like a checkpoint that holds nothing but the module.
+"""
 
 import importlib
+import io
 import pickle
 import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from datamodules.io import atomic_write
-from zoo import trust
+from datamodules.messages import report
+from zoo import ready, trust
 from zoo.command import recipes
 
 KEYS = ("state_dict", "pytorch-lightning_version")  # that Lightning reads from every checkpoint
@@ -50,6 +56,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             ValueError: if the file does not exist, is truncated or is not a checkpoint.
         """
+        if is_ready(path):
+            return _ready_checkpoint(Path(path))
         check_exists(path)
         check_intact(path)
         try:
@@ -71,6 +79,26 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def _is_remote(path: str | Path) -> bool:
     return "://" in str(path)
+
+
+def is_ready(path: str | Path) -> bool:
+    """Whether a file is that of a ready model, by its name."""
+    return not _is_remote(path) and Path(path).suffix == ready.SUFFIX
+
+
+def _ready_checkpoint(path: Path) -> dict[str, Any]:
+    """A ready model as the checkpoint that Lightning would have written of it."""
+    card, state = ready.read(path)
+    # With these two Lightning has jsonargparse build the arguments, which turns lists into what the class asks for.
+    by_parser = {"_class_path": card.module, "_instantiator": "lightning.pytorch.cli.instantiate_module"}
+    return {
+        "state_dict": state,
+        "hyper_parameters": card.hyper_parameters | by_parser,
+        "hparams_name": "kwargs",
+        "module": card.module,
+        "data": card.data,
+        "pytorch-lightning_version": lightning.__version__,
+    }
 
 
 def check_exists(path: str | Path) -> None:
@@ -112,37 +140,78 @@ def newest_whole(run: Path) -> Path | None:
     return None
 
 
-def newest_checkpoint(recipe: str) -> Path:
-    """The last checkpoint of a run, given by its folder, or of the newest run of a recipe in `runs`.
+def newest_checkpoint(source: str) -> Path:
+    """The last checkpoint of a run, given by its folder, or of the newest run of a recipe in `runs`; or a ready model.
+
+    A recipe without a run has its ready model taken, and so has RECIPE@ready in any case. Where there is a choice, a
+    line says which one is taken.
 
     Raises:
         ValueError: if the recipe is unknown or was not trained here, or the run has no whole checkpoint.
     """
-    if (run := recipes.run_of(recipe)) is not None:
-        runs, where = [run], str(run)
-    else:
-        name = recipes.name_of(recipes.find(recipe))
-        runs, where = list(Path("runs", name).glob("*/")), str(Path("runs", name))
-    newest = sorted((found[0] for folder in runs if (found := checkpoints_in(folder))), key=lambda p: p.stat().st_mtime)
-    for path in reversed(newest):
-        if (whole := newest_whole(path.parents[1] if path.parent.name == "checkpoints" else path.parent)) is not None:
-            return whole
-    raise ValueError(f"no checkpoint under {where} that is whole: expected a trained {recipe}; zoo fit {recipe}")
+    if (run := recipes.run_of(source)) is not None:
+        if (found := newest_whole(run)) is None:
+            raise ValueError(f"no checkpoint under {run} that is whole: expected one; train again, or name another run")
+        return found
+    name = source.removesuffix(recipes.READY)
+    if name != source:
+        return ready.find(name)
+    is_shipped = name in ready.names()
+    found = None if is_shipped and name not in recipes.names() else _newest_of_recipe(name)
+    if not is_shipped:
+        if found is None:
+            runs = Path("runs", recipes.name_of(recipes.find(name)))
+            raise ValueError(f"no checkpoint under {runs} that is whole: expected a trained {name}; zoo fit {name}")
+        return found
+    mark = f"{name}{recipes.READY}"
+    if found is not None:
+        report(f"{found} is taken, of the newest run; the ready model would be {mark}")
+        return found
+    reached = ready.read_card(path := ready.path_of(name)).reached
+    report(f"{mark} is taken, the model that comes with the package{f' ({reached})' if reached else ''}")
+    return path
+
+
+def _newest_of_recipe(recipe: str) -> Path | None:
+    """The newest whole checkpoint of the runs of a recipe, which must exist; of each run the newest counts."""
+    runs = Path("runs", recipes.name_of(recipes.find(recipe))).glob("*/")
+    newest = sorted((found[0] for run in runs if (found := checkpoints_in(run))), key=lambda path: path.stat().st_mtime)
+    whole = (newest_whole(run_of_checkpoint(path)) for path in reversed(newest))
+    return next((path for path in whole if path is not None), None)
+
+
+def run_of_checkpoint(path: Path) -> Path:
+    """The folder of the run that a checkpoint is in."""
+    return path.parents[1] if path.parent.name == "checkpoints" else path.parent
 
 
 def checkpoint_of(source: str) -> Path:
-    """The checkpoint that a user means by the path of a file, the folder of a run, or a recipe: the newest one."""
-    return Path(source) if source.endswith(".ckpt") else newest_checkpoint(source)
+    """The checkpoint or ready model that a user means by a file, the folder of a run, or a name; see above."""
+    return Path(source) if source.endswith((".ckpt", ready.SUFFIX)) else newest_checkpoint(source)
 
 
-def load_module(path: Path, needs: str = "classes") -> tuple[Any, dict[str, Any]]:
+def config_of(checkpoint: Path) -> Path:
+    """The recipe that made a checkpoint: the config of its run; of a ready model the recipe itself.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if is_ready(checkpoint):
+        return recipes.find(ready.read_card(checkpoint).recipe)
+    config = run_of_checkpoint(checkpoint) / "config.yaml"
+    if checkpoint.is_file() and not config.is_file():
+        raise ValueError(f"{config} does not exist: expected the config of the run, which names its data")
+    return config
+
+
+def load_module(path: Path, needs: str | None = "classes") -> tuple[Any, dict[str, Any]]:
     """The system of a checkpoint, in evaluation mode, and the metadata of the data that it was trained on.
 
     The system is annotated as Any because the verbs call what only some systems have, such as `detect` or `generate`.
 
     Args:
         path: checkpoint file.
-        needs: which metadata there must be, such as "classes" or "tokenizer".
+        needs: which metadata there must be, such as "classes" or "tokenizer"; None if it does not matter.
 
     Raises:
         ValueError: if the file is not a checkpoint, is not one of the zoo's, or lacks the metadata.
@@ -150,7 +219,7 @@ def load_module(path: Path, needs: str = "classes") -> tuple[Any, dict[str, Any]
     checkpoint = AtomicCheckpointIO().load_checkpoint(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint, dict) or not checkpoint.get("module") or "data" not in checkpoint:
         raise ValueError(f"{path} does not say which module and data it belongs to: expected a checkpoint of `zoo fit`")
-    if needs not in checkpoint["data"]:
+    if needs is not None and needs not in checkpoint["data"]:
         raise ValueError(
             f"{path} holds a {checkpoint['module']} and does not record the data's {needs}: expected the checkpoint of "
             "a system that is trained on such data; see `zoo list`"
@@ -158,4 +227,18 @@ def load_module(path: Path, needs: str = "classes") -> tuple[Any, dict[str, Any]
     trust.check_module(checkpoint["module"], str(path))
     module, _, name = checkpoint["module"].rpartition(".")
     kind = getattr(importlib.import_module(module), name)
-    return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval(), checkpoint["data"]
+    source = _InMemory(checkpoint, path) if is_ready(path) else path
+    return kind.load_from_checkpoint(source, map_location="cpu", weights_only=True).eval(), checkpoint["data"]
+
+
+class _InMemory(io.BytesIO):
+    """A checkpoint as a file in memory, which messages name by the file that it is from."""
+
+    def __init__(self, checkpoint: dict[str, Any], path: Path) -> None:
+        super().__init__()
+        torch.save(checkpoint, self)
+        self.seek(0)
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from callbacks.monitors.flops import FlopCounter
 from callbacks.runtime.csv_logger import ContinueMetrics, KeepingCSVLogger
+from callbacks.runtime.effective_batch import EffectiveBatch, check_sync_batchnorm
 from callbacks.runtime.finite_loss import FiniteLoss
 from callbacks.runtime.graceful_stop import GracefulStop
 from callbacks.runtime.lost_process import LostProcess
@@ -30,7 +31,7 @@ from zoo.command import recipes
 from zoo.command.checkpoints import AtomicCheckpointIO, RunCheckpoint
 from zoo.command.errors import cli_error_message
 from zoo.command.recipes import Expect
-from zoo.command.run_folder import claim_run_folder, release
+from zoo.command.run_folder import claim_run_folder, release, separate_port
 from zoo.system import System
 
 
@@ -191,6 +192,7 @@ class ZooCLI(LightningCLI):
         self.given = {name: given.get(name) if given else None for name in System.from_data}
 
     def before_instantiate_classes(self) -> None:
+        separate_port()
         folder = self.given_folder or self.config.trainer.default_root_dir
         self.folder = Path(folder or claim_run_folder(recipes.name_of(self.recipe))).absolute()
 
@@ -236,6 +238,7 @@ class ZooCLI(LightningCLI):
         keeps = trainer.enable_checkpointing is not False and not trainer.fast_dev_run
         own = [
             LostProcess(self.resume_command() if keeps else ""),
+            EffectiveBatch(command=True),
             FiniteLoss(command=True),
             self.flop_counter,
             OutOfMemory(command=True),
@@ -252,4 +255,6 @@ class ZooCLI(LightningCLI):
             ]
         kwargs["callbacks"] = [*(trainer.callbacks or []), *own]
         kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
-        return super().instantiate_trainer(**kwargs)
+        made = super().instantiate_trainer(**kwargs)
+        check_sync_batchnorm(made, self.model)  # before there are several processes, each of which would say it
+        return made

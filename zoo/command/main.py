@@ -113,8 +113,22 @@ def without_option(argv: list[str], option: str) -> tuple[list[str], list[str]]:
     return rest, values
 
 
+def explanation(error: Exception) -> tuple[str, int] | None:
+    """The line on an error that the user can do something about, and the exit status; None for an unforeseen one.
+
+    Of several processes that end for the same reason one has the line, and the others an empty one.
+    """
+    if isinstance(error, RuntimeError):
+        from callbacks.runtime.lost_process import lost_process
+
+        if (lost := lost_process(error)) is not None:
+            return lost
+    message = user_message(error)
+    return None if message is None else (message, BAD_INPUT)
+
+
 def user_message(error: Exception) -> str | None:
-    """The message of an error that the user can do something about; None for an unforeseen one."""
+    """The message of an error in what the user gave, or of too little memory; None for another one."""
     # Lightning raises the last one for impossible Trainer options; its name is enough, as the import takes seconds.
     if isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException":
         return str(error)
@@ -152,6 +166,15 @@ def flush_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def hold_warning_back() -> None:
+    """Holds back a cluster's warning that a job will end soon, until the training can answer it.
+
+    Without a handler SIGUSR1 ends the process; that of `callbacks.runtime.graceful_stop` comes long after the start.
+    """
+    if "SLURM_JOB_ID" in os.environ and hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+
+
 def _is_worth_showing(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(KNOWN_REMARKS)
 
@@ -160,16 +183,20 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command.
 
     Returns:
-        The exit status: 0, 1 (target missed), 2 (bad input or too little memory, explained in one line), 128 and its
-        number for a signal (Ctrl-C: 130), 141 (the reader of the output has closed it).
+        The exit status: 0, 1 (target missed), 2 (bad input or too little memory, explained in one line), 75 (another
+        process of the training has died: to be tried again), 128 and its number for a signal (Ctrl-C: 130), 141 (the
+        reader of the output has closed it).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
+    hold_warning_back()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows a question mark
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)  # for the user's own classes, named by dotted path; last, so that it hides nothing
+    if not debug:  # torch's C++ code prints a page for each connection that another process leaves
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     for known in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message=f".*{known}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_worth_showing)
@@ -183,10 +210,12 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and output_is_closed():
             return BROKEN_PIPE
-        if debug or (line := user_message(error)) is None:
+        if debug or (explained := explanation(error)) is None:
             raise
-        print(f"zoo: {' '.join(line.split())}", file=sys.stderr)
-        return BAD_INPUT
+        line, status = explained
+        if line:
+            print(f"zoo: {' '.join(line.split())}", file=sys.stderr)
+        return status
     except KeyboardInterrupt as stop:
         return interrupted(stop)
     except SystemExit as stop:

@@ -8,6 +8,8 @@ from zoo.command import recipes
 from zoo.command.checkpoints import check_exists, newest_checkpoint, newest_whole
 from zoo.command.lightning_cli import ZooCLI
 from zoo.command.run_folder import is_restarted, note_command, release
+from zoo.report.recorder import attach
+from zoo.report.summary import summarize
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +18,8 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def run_trainer(verb: str, recipe: str, options: list[str]) -> int:
     """Runs `trainer.fit`, `trainer.validate` or `trainer.test` on a recipe or a run; returns the exit status.
+
+    At the end it writes the page on the run, `report.html`, and tells in three lines what came out.
 
     Args:
         verb: "fit", "validate" or "test".
@@ -39,10 +43,12 @@ def run_trainer(verb: str, recipe: str, options: list[str]) -> int:
             print(f"instead of what the run says: {' '.join(options)}", file=sys.stderr)
         if verb == "fit":
             note_command(cli.folder)
+            attach(cli)
         getattr(cli.trainer, verb)(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
         if verb == "fit" and cli.trainer.is_global_zero:
             for path in cli.folder.glob("hpc_ckpt_*.ckpt"):  # or a later job in this folder would start from it
                 path.unlink()
+        summarize(cli, verb)
     finally:
         release(cli.folder)  # where nothing came of it
     return 0

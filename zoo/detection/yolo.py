@@ -15,16 +15,50 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics.detection import MeanAveragePrecision
 from torchvision.ops import box_area, box_iou, complete_box_iou_loss
 
-from callbacks.figures.axis import loss_axis
+from callbacks.figures.axis import Axis, loss_axis, percent_axis
 from datamodules.batches import Boxed
 from zoo.detection.base import Detector
 from zoo.parts.convs import conv_norm_act
 
 INITIAL_OBJECTNESS_LOGIT = -4.0  # a probability of 2 %: almost all predictors see no object
 VOC_ANCHORS = [[0.10, 0.13], [0.25, 0.31], [0.39, 0.62], [0.73, 0.37], [0.86, 0.77]]  # of Darknet's YOLOv2 on VOC
+MANY_CLASSES = 12  # more have no curve each
 MAX_LOG_SCALE = 4.0  # of log(box side / anchor side); exp() of more might overflow
+
+
+class OfClass(NamedTuple):
+    """The average precision of one class: at an IoU of 0.5, and the mean over IoUs of 0.5 to 0.95."""
+
+    ap_50: float
+    ap_50_95: float
+
+
+class AveragePrecision(MeanAveragePrecision):
+    """Mean average precision at an IoU of 0.5, a scalar; -1 if there are no objects.
+
+    Attributes:
+        map_50_95: the mean over IoUs of 0.5 to 0.95 in steps of 0.05, as COCO defines it; once computed.
+        of_class: label -> average precision, of the classes of which there are objects; once computed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(backend="faster_coco_eval", extended_summary=True)
+        self.warn_on_many_detections = False
+        self.map_50_95, self.of_class = -1.0, dict[int, OfClass]()
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        found: dict[str, Any] = super().compute()
+        self.map_50_95, self.of_class = float(found["map"]), {}
+        # Without any object or any detection there is no such table.
+        table = found.get("precision", torch.empty(1, 1, 0, 1, 1))[:, :, :, 0, -1]  # (T, R, K), of boxes of all sizes
+        for place in range(table.shape[2]):
+            values = table[:, :, place]
+            if (values > -1).any():  # else there are detections of this class but no objects
+                self.of_class[int(found["classes"][place])] = OfClass(float(values[0].mean()), float(values.mean()))
+        return found["map_50"]
 
 
 class Predictions(NamedTuple):
@@ -58,6 +92,11 @@ class Targets(NamedTuple):
     labels: Tensor
 
 
+def _numbers(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """A tensor of these, written by the device itself: it would have to wait for numbers that come from the host."""
+    return torch.cat([like.new_full((1,), value) for value in values])
+
+
 def decode(raw: Tensor, anchors: Tensor, size: tuple[int, int]) -> Predictions:
     """Decodes the net's output (B, A * (5 + K), R, S), for anchors (A, 2) and images of `size` (H, W).
 
@@ -68,8 +107,8 @@ def decode(raw: Tensor, anchors: Tensor, size: tuple[int, int]) -> Predictions:
     y, x = torch.meshgrid(*(torch.arange(n, device=raw.device) for n in (rows, columns)), indexing="ij")
     xy = raw[..., :2].sigmoid()
     wh = anchors[:, None, None] * raw[..., 2:4].clamp(max=MAX_LOG_SCALE).exp()
-    center = (torch.stack([x, y], -1) + xy) / raw.new_tensor([columns, rows])
-    boxes = torch.cat([center - wh / 2, center + wh / 2], -1) * raw.new_tensor([*size[::-1]] * 2)
+    center = (torch.stack([x, y], -1) + xy) / _numbers((columns, rows), raw)
+    boxes = torch.cat([center - wh / 2, center + wh / 2], -1) * _numbers((*size[::-1],) * 2, raw)
     fields = xy, wh, boxes, raw[..., 4].sigmoid(), raw[..., 5:]
     return Predictions(*(field.flatten(1, 3) for field in fields))
 
@@ -91,18 +130,20 @@ def assign(
     (rows, columns), (H, W) = grid, size
     image = torch.cat([torch.full_like(of_image, i) for i, of_image in enumerate(labels)])
     box, label = torch.cat(boxes).float(), torch.cat(labels)
-    wh = (box[:, 2:] - box[:, :2]) / box.new_tensor([W, H])
-    center = (box[:, :2] + box[:, 2:]) / 2 * box.new_tensor([columns / W, rows / H])  # in cells
+    wh = (box[:, 2:] - box[:, :2]) / _numbers((W, H), box)
+    center = (box[:, :2] + box[:, 2:]) / 2 * _numbers((columns / W, rows / H), box)  # in cells
     column, row = (center[:, i].long().clamp(0, n - 1) for i, n in enumerate((columns, rows)))
     common = torch.minimum(wh[:, None], anchors).prod(2)
     iou, anchor = (common / (wh.prod(1)[:, None] + anchors.prod(1) - common)).max(1)
     predictor = (anchor * rows + row) * columns + column
 
+    per_image = len(anchors) * rows * columns
+    key = torch.where((wh > 0).all(1), image * per_image + predictor, len(boxes) * per_image)  # without area: the last
     order = iou.argsort(descending=True, stable=True)  # of the objects of one predictor the first is kept
-    order = order[(wh > 0).all(1)[order]]
-    key = image[order] * len(anchors) * rows * columns + predictor[order]
-    key, by_key = key.sort(stable=True)
-    kept = order[by_key[torch.cat([key[:1] >= 0, key[1:] != key[:-1]])]].sort().values
+    key, by_key = key[order].sort(stable=True)
+    is_first = torch.cat([key[:1] >= 0, key[1:] != key[:-1]])
+    # The only place in a training step where the host waits for the device: it must know how many objects there are.
+    kept = order[by_key[is_first & (key < len(boxes) * per_image)]].sort().values
     xy = center - torch.stack([column, row], 1)
     return Targets(*(values[kept] for values in (image, predictor, xy, wh, box, label)))
 
@@ -257,13 +298,41 @@ def read_anchors(anchors: list[list[float]] | str, num_anchors: int | None = Non
     return [list(map(float, pair)) for pair in pairs]
 
 
+def default_anchors(count: int | None) -> list[list[float]]:
+    """Anchors to begin with where none are given: those of VOC, or so many of them.
+
+    Raises:
+        ValueError: for a count below 1.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"num_anchors is {count}: expected 1 or more")
+    return [VOC_ANCHORS[i % len(VOC_ANCHORS)] for i in range(count or len(VOC_ANCHORS))]
+
+
+def axes_of(loss: YOLOLoss) -> dict[str, Axis]:
+    """How the loss and its terms are plotted. The terms are sums over predictors, divided by the number of images."""
+    box = {"squared": "squared errors of the box", "ciou": "1 - complete IoU of the box"}[loss.box]
+    return {
+        "loss": loss_axis("sum of the four terms"),
+        "map_50_95": percent_axis("Mean average precision 50-95", "mAP at IoU 0.5 to 0.95"),
+        "box": loss_axis(f"{loss.coord:g} x ({box}), summed", "Loss of boxes"),
+        "class": loss_axis("cross-entropy in nats, summed", "Loss of classes"),
+        # Of these two one may well grow, where the other falls.
+        "object": Axis("Loss of objects", "squared error of objectness, summed", "{:.3f}"),
+        "no_object": Axis(
+            "Loss where there is no object", f"{loss.no_object:g} x squared objectness, summed", "{:.3f}"
+        ),
+    }
+
+
 class YOLO(Detector):
     """Trains a `YOLONet`; the other arguments are `Detector`'s.
 
     Args:
         num_classes: K.
         anchors, num_anchors: pairs [width, height] in fractions of the image; or the path of the `anchors.json` that
-            `zoo anchors` wrote, and which of its numbers of anchors to take.
+            `zoo anchors` wrote, and which of its numbers of anchors to take; or None for so many, by default 5, that
+            are found for the boxes of the training data.
         in_channels, widths, depth, passthrough: see `YOLONet`.
         box_loss, coord, no_object, ignore: see `YOLOLoss`.
 
@@ -281,7 +350,7 @@ class YOLO(Detector):
     def __init__(
         self,
         num_classes: int = 20,
-        anchors: list[list[float]] | str = VOC_ANCHORS,
+        anchors: list[list[float]] | str | None = None,
         num_anchors: int | None = None,
         in_channels: int = 3,
         widths: tuple[int, ...] = (24, 32, 64, 128),
@@ -293,18 +362,57 @@ class YOLO(Detector):
         ignore: float = 0.6,
         **task_options: Any,
     ) -> None:
-        pairs = read_anchors(anchors, num_anchors)
+        self.finds_anchors = anchors is None
+        pairs = default_anchors(num_anchors) if anchors is None else read_anchors(anchors, num_anchors)
         outputs = len(pairs) * (5 + num_classes)
         net = YOLONet(outputs, in_channels=in_channels, widths=widths, depth=depth, passthrough=passthrough)
         with torch.no_grad():
             _, bias = net.head.predict.parameters()
             bias.view(len(pairs), -1)[:, 4] = INITIAL_OBJECTNESS_LOGIT
         super().__init__(net, num_classes, **task_options)
-        self.hparams.update(anchors=pairs, num_anchors=None)  # a checkpoint needs no other file
-        self.register_buffer("anchors", torch.tensor(pairs))
+        self.register_buffer("anchors", torch.empty(len(pairs), 2))
+        self._set_anchors(pairs)
         self.loss = YOLOLoss(box_loss, coord=coord, no_object=no_object, ignore=ignore)
-        error = {"squared": "squared errors", "ciou": "1 - complete IoU"}[box_loss]
-        self.axes = self.axes | {"loss": loss_axis(f"{error} and cross-entropy")}  # type: ignore[misc]
+        for split in ("val", "test"):
+            self.metrics[f"{split}/map_50"] = AveragePrecision()
+        self.axes = self.axes | axes_of(self.loss)  # type: ignore[misc]
+
+    def _set_anchors(self, pairs: list[list[float]]) -> None:
+        self.anchors.copy_(torch.tensor(pairs))
+        self.hparams.update(anchors=pairs, num_anchors=None)  # a checkpoint needs no other file
+
+    def setup(self, stage: str) -> None:
+        """Finds the anchors, if there are none, and names the classes."""
+        super().setup(stage)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if self.finds_anchors and "train" in getattr(data, "datasets", {}):
+            self._set_anchors(data.anchors(len(self.anchors)))
+            self.finds_anchors = False
+        names = getattr(data, "classes", range(self.num_classes))
+        for name in names:
+            self.axes[f"ap_50/{name}"] = percent_axis(f"Average precision of {name}", "AP at IoU 0.5")
+        self.class_names = [str(name) for name in names]
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_precisions()
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    def _log_precisions(self) -> None:
+        """Logs what the metric knows besides mAP at 0.5: mAP at 0.5 to 0.95, and the average precision of each class.
+
+        Of many classes that is logged after the training only, where no curves are drawn of it.
+        """
+        for split in ("val", "test"):
+            metric: Any = self.metrics[f"{split}/map_50"]
+            if not metric.update_called:
+                continue
+            metric.compute()
+            values = {"map_50_95": metric.map_50_95}
+            if len(self.class_names) <= MANY_CLASSES or self.trainer.state.fn != "fit":
+                values |= {f"ap_50/{self.class_names[label]}": found.ap_50 for label, found in metric.of_class.items()}
+            for name, value in values.items():
+                self.log_metric(f"{split}/{name}", value, prog_bar=False, batch_size=1)
 
     def forward(self, image: Tensor) -> Predictions:
         """(B, C, H, W) -> P boxes for each image."""

@@ -154,6 +154,18 @@ class ImageOptimizer(GenerativeSystem):
         with torch.no_grad():  # here, as checkpoints are saved before the module's own on_train_batch_end
             self.net.image.clamp_(0, 1)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves out the history of an optimizer once the training is complete.
+
+        That of L-BFGS has up to two hundred images. Who then trains on, with more epochs, begins a new one.
+        """
+        super().on_save_checkpoint(checkpoint)
+        for optimizer in checkpoint.get("optimizer_states", ()):
+            kept = [value for of_parameter in optimizer["state"].values() for value in of_parameter.values()]
+            has_history = any(isinstance(value, list) for value in kept)
+            if has_history and self.trainer.global_step >= self.trainer.estimated_stepping_batches:
+                optimizer["state"] = {}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["state_dict"].get("net.image")
         if saved is not None and not self.net.image.numel():  # loaded outside a Trainer, where there are no data

@@ -41,7 +41,11 @@ class StyleTransfer(ImageOptimizer):
     ['fire2', 'relu1']
     """
 
-    axes = ImageOptimizer.axes | {"loss": loss_axis("relative error of features")}
+    axes = ImageOptimizer.axes | {
+        "loss": loss_axis("relative error of features"),
+        "content": loss_axis("relative error of features", "Content"),
+        "style": loss_axis("relative error of Gram matrices", "Style"),
+    }
 
     def __init__(
         self,

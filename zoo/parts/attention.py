@@ -73,6 +73,65 @@ def rotate(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
     return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1).to(x.dtype)
 
 
+def strided_mask(length: int, stride: int, num_heads: int = 2) -> Tensor:
+    """Sparse attention in two steps: heads take turns at the last tokens, and at every `stride`-th of those before.
+
+    For data with a period, such as the rows of an image, which `stride` is the length of. Child et al. 2019,
+    "Generating Long Sequences with Sparse Transformers", section 4.3. Every token reaches every earlier one over at
+    most one other, at about 2 sqrt(T) instead of T keys for a query if the stride is about sqrt(T).
+
+    Args:
+        length: T.
+        stride: l.
+        num_heads: N; even heads see the last l tokens and the token itself, odd ones those at distances 0, l, 2 l, ...
+
+    Returns:
+        (N, T, T) bool, as `attention` takes it; no token attends to later ones.
+
+    Raises:
+        ValueError: for a stride below 1.
+
+    >>> strided_mask(5, 2).int().tolist()[1]
+    [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 0, 1, 0, 0], [0, 1, 0, 1, 0], [1, 0, 1, 0, 1]]
+    """
+    if stride < 1:
+        raise ValueError(f"stride is {stride}: expected 1 or more, such as the square root of the length")
+    place = torch.arange(length)
+    distance = place[:, None] - place
+    return _taking_turns(distance <= stride, distance % stride == 0, num_heads)
+
+
+def fixed_mask(length: int, stride: int, num_heads: int = 2, summary: int = 1) -> Tensor:
+    """Sparse attention in two steps: heads take turns at the token's own block, and at the last tokens of all blocks.
+
+    For data without a period, such as text: the last tokens of a block sum it up for all later ones (section 4.3
+    there, "fixed"). A head of the second kind that no block ends before has nothing to attend to, and gives 0.
+
+    Args:
+        length: T.
+        stride: l, tokens in a block.
+        num_heads: N; even heads see the block, odd ones the summaries.
+        summary: c, how many tokens sum a block up.
+
+    Returns:
+        (N, T, T) bool, as `attention` takes it; no token attends to later ones.
+
+    Raises:
+        ValueError: for a stride below 1, or a summary that is longer than a block.
+    """
+    if not 1 <= summary <= stride:
+        raise ValueError(f"stride is {stride} and summary {summary}: expected a summary of 1 to stride tokens")
+    place = torch.arange(length)
+    block = place // stride
+    is_summary = place % stride >= stride - summary
+    return _taking_turns(block[:, None] == block, is_summary.expand(length, length), num_heads)
+
+
+def _taking_turns(even: Tensor, odd: Tensor, num_heads: int) -> Tensor:
+    """Two patterns (T, T) -> (N, T, T): of even and odd heads, without later tokens."""
+    return torch.stack([odd if head % 2 else even for head in range(num_heads)]).tril()
+
+
 class Cache:
     """The keys and values (B, N, S, E) of the tokens that an attention layer has seen; empty at first."""
 

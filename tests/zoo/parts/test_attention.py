@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from zoo.parts.attention import Block, Cache, MultiHeadAttention, attention, initialize_gpt2, rotate
+from zoo.parts.attention import (
+    Block,
+    Cache,
+    MultiHeadAttention,
+    attention,
+    fixed_mask,
+    initialize_gpt2,
+    rotate,
+    strided_mask,
+)
 
 D, N = 24, 3
 
@@ -200,3 +209,51 @@ def test_initialization_of_gpt2():
             assert abs(p.mean().item()) < 1e-3
         elif "norm" not in name:
             assert not p.any(), name
+
+
+def strided_set(i: int, stride: int, head: int) -> set[int]:
+    """The sets of section 4.3 of Child et al. 2019, for the strided pattern."""
+    return {j for j in range(i + 1) if (j >= max(0, i - stride) if head % 2 == 0 else (i - j) % stride == 0)}
+
+
+def fixed_set(i: int, size: int, head: int, c: int) -> set[int]:
+    return {j for j in range(i + 1) if (j // size == i // size if head % 2 == 0 else j % size in range(size - c, size))}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 6), st.integers(1, 3), st.integers(1, 4))
+def test_sparse_masks_are_the_sets_of_the_paper_and_two_steps_reach_every_earlier_token(length, stride, summary, heads):
+    summary = min(summary, stride)
+    masks = strided_mask(length, stride, heads), fixed_mask(length, stride, heads, summary)
+    for mask, allowed in zip(masks, (strided_set, lambda i, size, h: fixed_set(i, size, h, summary)), strict=True):
+        assert mask.shape == (heads, length, length)
+        found = [[set(row.nonzero()[:, 0].tolist()) for row in head] for head in mask]
+        assert found == [[allowed(i, stride, h) for i in range(length)] for h in range(heads)]
+    for even, odd in (strided_mask(length, stride), fixed_mask(length, stride, summary=summary)):
+        step = (even | odd).double()
+        assert torch.equal((step @ step > 0) | (step > 0), torch.ones(length, length).tril() > 0)
+
+
+@pytest.mark.parametrize("mask", [strided_mask(10, 3, N), fixed_mask(10, 3, N, summary=2)])
+@pytest.mark.parametrize("fused", [True, False])
+def test_sparse_attention_equals_torchs_with_the_same_mask(mask, fused):
+    ours = MultiHeadAttention(D, N, fused=fused).double()
+    theirs = copied(ours)
+    (x,) = tensors((1, 10, D))
+    mask = mask | torch.eye(10, dtype=torch.bool)  # torch gives NaN where a query may attend to nothing
+    expected = theirs(x, x, x, attn_mask=~mask, need_weights=False)[0]
+    close(ours(x, mask=mask[None]), expected, [x])
+
+
+def test_a_fixed_head_without_a_block_before_it_gives_zero():
+    query, key, value = (x.detach() for x in tensors((1, 2, 7, 4), (1, 2, 7, 4), (1, 2, 7, 4)))
+    found = attention(query, key, value, fixed_mask(7, 3)[None])
+    assert not found[0, 1, :2].any()
+    assert found[0, 1, 2:].any(-1).all()
+
+
+def test_sparse_masks_of_impossible_sizes_are_refused():
+    with pytest.raises(ValueError, match="stride is 0: expected 1 or more"):
+        strided_mask(4, 0)
+    with pytest.raises(ValueError, match="stride is 2 and summary 3: expected a summary of 1 to stride"):
+        fixed_mask(4, 2, summary=3)

@@ -15,6 +15,8 @@ from PIL import Image
 from datamodules.images.fashion_mnist import FashionMNIST
 from datamodules.io import atomic_write
 from zoo.command.lightning_cli import ZooCLI
+from zoo.report.recorder import attach
+from zoo.report.summary import say, summarize
 
 FLAGSHIP, WITHOUT_DATA = "fashion_mnist/flagship", "digits/small"
 MAX_WIDTH = 1100  # pixels of the overview
@@ -48,17 +50,19 @@ def demo(options: list[str]) -> Path:
         print(f"{error}.\nGoing on with scikit-learn's digits, which need no download: {recipe}.", flush=True)
     cli = ZooCLI(recipe, options)
     print(f"Training {recipe} ({cli.trainer.max_epochs} epochs); run folder {cli.folder}", flush=True)
+    attach(cli)
     began = time.perf_counter()
     cli.trainer.fit(cli.model, cli.datamodule)
     seconds = time.perf_counter() - began
     result = cli.trainer.test(cli.model, cli.datamodule, verbose=False)[0]
-    print(f"\ntest accuracy      {100 * result['test/acc']:.2f} %")
-    print(f"training           {seconds:.0f} s, {cli.flop_counter.tflop:.1f} TFLOP")
+    print()
+    say("test accuracy", f"{100 * result['test/acc']:.2f} %")
+    say("training", f"{seconds:.0f} s, {cli.flop_counter.tflop:.1f} TFLOP")
     overview(cli.folder / "pictures")
     for path in sorted(cli.folder.glob("pictures/*.png")):
-        print(f"{path.stem:<18} {path}")
-    print(f"checkpoint         {cli.folder / 'checkpoints' / 'last.ckpt'}")
-    print(f"try it             zoo predict {recipe} YOUR_IMAGES")
+        say(path.stem, path)
+    say("checkpoint", cli.folder / "checkpoints" / "last.ckpt")
+    summarize(cli, "test")
     return cli.folder
 
 

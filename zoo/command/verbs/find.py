@@ -3,7 +3,7 @@
     zoo find multimodal/clip-shapes "a large red circle" --folder IMAGES
 
 Without a folder of images it searches 200 newly drawn scenes. The best ten images are drawn into a figure, and their
-cosines and names are printed.
+cosines and names are printed. Of a recipe the newest run counts, else the model that comes with the package.
 """
 
 import argparse
@@ -27,7 +27,7 @@ MAX_SHOWN, NUM_SCENES = 10, 200
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=str, metavar="RECIPE_OR_CKPT", help="checkpoint, or recipe: its newest run")
+    parser.add_argument("source", type=str, metavar="MODEL", help="recipe, RECIPE@ready, folder of a run, or file")
     parser.add_argument("sentence", type=str, metavar="SENTENCE", help="what to look for")
     parser.add_argument("--folder", type=Path, help="folder of images, searched with its subfolders")
     parser.add_argument("--out", type=Path, default=Path("found.png"), help="figure of the best images")
@@ -61,7 +61,7 @@ def find(
     """Draws the best images into a figure; returns their names and cosines, best first.
 
     Args:
-        source: checkpoint file or recipe; of a recipe the newest run counts.
+        source: recipe, RECIPE@ready, folder of a run, checkpoint, or file of `zoo publish`.
         sentence: of words that the net was trained on.
         folder: of images, searched with its subfolders; without one, drawn scenes are searched.
         out: file of the figure.

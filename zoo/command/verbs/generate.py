@@ -2,7 +2,7 @@
 
     zoo generate language/gpt-char-cpu --prompt "JULIET:" --temperature 0.7
 
-The text appears as it is generated.
+The text appears as it is generated. Of a recipe the newest run counts, else the model that comes with the package.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from zoo.command.checkpoints import checkpoint_of, load_module
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=str, metavar="RECIPE_OR_CKPT", help="checkpoint, or recipe: its newest run")
+    parser.add_argument("source", type=str, metavar="MODEL", help="recipe, RECIPE@ready, folder of a run, or file")
     parser.add_argument("--prompt", type=str, default="\n", help="what the text begins with")
     parser.add_argument("--tokens", type=int, default=500, help="how many to generate")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely token")
@@ -49,7 +49,7 @@ def generate(
     """Continues a text.
 
     Args:
-        source: checkpoint file or recipe; of a recipe the newest run counts.
+        source: recipe, RECIPE@ready, folder of a run, checkpoint, or file of `zoo publish`.
         prompt: what the text begins with.
         tokens: how many follow.
         temperature: 0 takes the most likely token.

@@ -2,10 +2,11 @@
 
     zoo grow starry_night --size 200 300
 
-Writes NAME.gif, and some frames next to each other as NAME.png.
+Writes NAME.gif, and some frames next to each other as NAME.png. Instead of a name: the folder of a run, a recipe (its
+newest run), a checkpoint, or a file of `zoo publish`.
 """
 
-# Imports neither Lightning nor torchmetrics, which would take longer than the work.
+# For automata by name it imports neither Lightning nor torchmetrics, which would take longer than the work.
 
 import argparse
 from pathlib import Path
@@ -25,7 +26,9 @@ MAX_SIDE = 1024  # pixels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", type=str, metavar="NAME", nargs="?", help="automaton or file; without it, list names")
+    parser.add_argument(
+        "name", type=str, metavar="NAME", nargs="?", help="automaton, run, recipe or file; without it, list names"
+    )
     parser.add_argument("--size", type=int, nargs="+", default=[128], help="pixels, one number or height and width")
     parser.add_argument("--steps", type=int, default=300, help="of the automaton")
     parser.add_argument("--seed", type=int, default=0, help="of the random masks")
@@ -58,7 +61,8 @@ def load_automaton(path: str | Path) -> tuple[NCA, dict[str, str]]:
         raise FileNotFoundError(f"{path} does not exist: expected a .safetensors file of an automaton; check the path")
     try:
         with safe_open(path, "pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+            keys = file.keys()
+            state = {name.removeprefix("net."): file.get_tensor(name).float() for name in keys}
             metadata = file.metadata() or {}
         channels, hidden = state["brain.2.weight"].shape[:2]
         net = NCA(channels, hidden)
@@ -66,8 +70,8 @@ def load_automaton(path: str | Path) -> tuple[NCA, dict[str, str]]:
     except (SafetensorError, OSError, KeyError, IndexError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(
-            f"{path} holds no automaton ({reason}): expected what experiments/scripts/export_automaton.py writes; "
-            "export it again"
+            f"{path} holds no automaton ({reason}): expected what `zoo publish` writes of a run of texture-nca; "
+            "publish it again"
         ) from None
     return net.eval(), metadata
 
@@ -80,14 +84,15 @@ def names() -> list[str]:
 def describe(name: str) -> str:
     """A line about an automaton that comes with the package."""
     net, metadata = load_automaton(AUTOMATA / f"{name}.safetensors")
-    return f"{name:16} {_num_parameters(net)} parameters, {metadata.get('texture', '')}"
+    return f"{name:16} {_num_parameters(net)} parameters, {_subject(metadata)}"
 
 
 def grow(name: str, size: list[int], steps: int, seed: int, out: str | Path) -> list[str]:
     """Animates an automaton from its seed state: `NAME.gif`, and some frames next to each other as `NAME.png`.
 
     Args:
-        name: of an automaton that comes with the package, or a safetensors file.
+        name: of an automaton that comes with the package; or a file of `zoo publish`, the folder of a run, a
+            checkpoint, or a recipe, whose newest run counts.
         size: side of the image, or height and width, in pixels.
         steps: of the automaton.
         seed: of the random masks.
@@ -104,20 +109,41 @@ def grow(name: str, size: list[int], steps: int, seed: int, out: str | Path) -> 
         raise ValueError(f"size is {size}: expected one or two numbers of pixels from 1 to {MAX_SIDE}")
     if steps < 1:
         raise ValueError(f"steps is {steps}: expected 1 or more")
-    if not name.endswith(".safetensors") and name not in names():
-        hint = nearest_names(name, names(), "see `zoo grow`")
-        raise ValueError(f"unknown automaton {name!r}: expected a name or a .safetensors file; {hint}")
-    path = Path(name) if name.endswith(".safetensors") else AUTOMATA / f"{name}.safetensors"
-    net, metadata = load_automaton(path)
+    net, stem, title = find_automaton(name)
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{out} is a file: expected a folder for the animation; choose another")
     every = max(1, round(steps / NUM_FRAMES))
     images = [pixels(image) for image in net.rollout((size[0], size[-1]), steps // every + 1, every, seed)]
-    gif, png = folder / f"{path.stem}.gif", folder / f"{path.stem}.png"
+    gif, png = folder / f"{stem}.gif", folder / f"{stem}.png"
     write_gif(gif, images)
-    save_figure(strip(images, every, f"{metadata.get('texture', path.stem)}: {_num_parameters(net)} parameters"), png)
+    save_figure(strip(images, every, f"{title}: {_num_parameters(net)} parameters"), png)
     return [str(gif), str(png)]
+
+
+def find_automaton(name: str) -> tuple[NCA, str, str]:
+    """The automaton that a user means, a name for its files, and what it grows; see `grow`."""
+    known = name.removesuffix("@ready").removeprefix("automata/")
+    if name.endswith(".safetensors") or known in names():
+        path = Path(name) if name.endswith(".safetensors") else AUTOMATA / f"{known}.safetensors"
+        net, metadata = load_automaton(path)
+        return net, path.stem, _subject(metadata) or path.stem
+    if "/" not in name and not name.endswith(".ckpt"):
+        hint = nearest_names(name, names(), "see `zoo grow`")
+        raise ValueError(f"unknown automaton {name!r}: expected a name or a .safetensors file; {hint}")
+    from zoo.command.checkpoints import checkpoint_of, load_module  # here, as it takes seconds
+
+    path = checkpoint_of(name)
+    module, _ = load_module(path, needs=None)
+    if not isinstance(module.net, NCA):
+        raise ValueError(f"{path} holds a {type(module).__name__}: expected a run of texture-nca; see `zoo list`")
+    stem = Path(name.removesuffix("@ready")).stem
+    return module.net, stem, stem
+
+
+def _subject(metadata: dict[str, str]) -> str:
+    """What an automaton grows, by its metadata."""
+    return metadata.get("description") or metadata.get("texture", "")
 
 
 def _num_parameters(net: NCA) -> int:

@@ -1,15 +1,21 @@
-"""Classify image files, or find objects in them and draw their boxes; print a line of JSON for each.
+"""Classify images, or find objects in them and draw their boxes; print a line of JSON for each.
 
-    zoo predict fashion_mnist/flagship IMAGE.jpg
-    zoo predict runs/detection/yolo-bccd/TIME/checkpoints/last.ckpt *.png --out found
+    zoo predict digits/small photos/ --out sheet.png
+    zoo predict runs/detection/yolo-bccd/TIME "photos/**/*.png" --min_score 0.3 --csv found.csv
+    find . -name "*.jpg" | zoo predict fashion_mnist/flagship -
 
-A classifier gives the class, the confidence and the three most likely classes; a detector gives the boxes, in pixels
-of the file.
+The first argument is a recipe (its newest run, else the model that comes with the package), RECIPE@ready (that model in
+any case), the folder of a run, a checkpoint, or a file of `zoo publish`. A classifier gives the class, the confidence
+and the three most likely classes; a detector gives the boxes, in pixels of the file. Results come as they are found;
+memory does not depend on how many images there are. An image that was named must be readable; of those in a folder or
+list, one that is not gets a line with its error, and the exit status is 2 in the end.
 """
 
 import argparse
+import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,125 +23,174 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
-from torch import Tensor
 
 from callbacks.figures.boxes import draw_boxes
 from callbacks.figures.grids import draw_image
+from callbacks.figures.predictions import Predicted, prediction_sheet
 from callbacks.figures.style import DPI, save_figure
-from datamodules.io import image_size, read_image
+from datamodules.io import atomic_write
+from datamodules.messages import report
 from zoo.command.checkpoints import checkpoint_of, load_module
+from zoo.command.sources import image_files, in_threads
+from zoo.predictor import THREADS, Found, Predictor
 
 MIN_SCORE = 0.4  # of the detections that are reported
-BATCH = 8  # images at a time: memory does not depend on how many there are
 MAX_SIDE = 2000  # pixels of the longer side of an image that boxes are drawn on; larger ones are made smaller
+THUMBNAIL, MAX_SHOWN = 480, 60  # pixels of an image on the contact sheet, and how many images are on it
+COLUMNS = {False: ("file", "class", "confidence"), True: ("file", "class", "score", "x0", "y0", "x1", "y1")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=str, metavar="RECIPE_OR_CKPT", help="checkpoint, or recipe: its newest run")
-    parser.add_argument("files", type=str, metavar="IMAGE", nargs="+", help="image files")
+    parser.add_argument("source", type=str, metavar="MODEL", help="recipe, RECIPE@ready, folder of a run, or file")
     parser.add_argument(
-        "--out", type=Path, default=Path("predictions"), help="folder of the images that a detector draws on"
+        "files", type=str, metavar="IMAGE", nargs="+", help="files, folders or patterns; - for a list on standard input"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("predictions"),
+        help="FILE.png for a contact sheet; else the folder of the images that a detector draws boxes on",
+    )  # fmt: skip
+    parser.add_argument("--csv", type=Path, help="file of the results, a row for each image or box")
+    parser.add_argument("--min_score", type=float, default=MIN_SCORE, help="a detector reports boxes above it")
+    parser.add_argument(
+        "--invert", action="store_true", help="swap black and white, for dark on bright where training had the reverse"
     )
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    for line in predict(args.source, args.files, out=args.out):
-        print(json.dumps(line), flush=True)
+    wants_sheet = args.out.suffix.lower() == ".png"
+    if args.out.suffix and not wants_sheet and not args.out.is_dir():
+        raise ValueError(f"--out is {args.out}: expected a file that ends in .png, or a folder for a detector's images")
+    predictor = make_predictor(args.source, args.min_score, args.invert, THUMBNAIL if wants_sheet else MAX_SIDE)
+    results = found_in(predictor, args.files) if wants_sheet else drawn(predictor, args.files, args.out)
+    shown, total, failed = list[Predicted](), 0, 0
+    with table(args.csv, predictor.detects) as write:
+        for found in results:
+            print(json.dumps(found.result), flush=True)
+            write(found.result)
+            total, failed = total + 1, failed + ("error" in found.result)
+            if wants_sheet and found.image is not None and len(shown) < MAX_SHOWN:
+                shown.append(as_shown(found, predictor.classes))
+    if shown:
+        subtitle = f"{total} images" if len(shown) == total else f"{len(shown)} of {total} images"
+        save_figure(prediction_sheet(shown, f"Predictions of {args.source}", subtitle, predictor.classes), args.out)
+        report(f"{args.out} shows {subtitle}")
+    if predictor.is_inverted_perhaps:
+        report(
+            f"most images are bright at their border, and those that {args.source} was trained on are dark there; if "
+            "they show something dark on bright ground, add --invert"
+        )
+    if failed:
+        raise ValueError(f"{failed} of {total} files cannot be read as images: see the lines with an error")
     return 0
 
 
-def predict(source: str, files: list[str], out: str | Path = "predictions") -> Iterator[dict[str, Any]]:
-    """Classifies image files, or finds objects in them and draws their boxes, a few files at a time.
+def predict(
+    source: str, files: list[str], out: str | Path = "predictions", min_score: float = MIN_SCORE
+) -> Iterator[dict[str, Any]]:
+    """Classifies images, or finds objects in them and draws their boxes, a few at a time.
 
     Each image is converted to grayscale if the training images were, resized to their size and normalized like them.
 
     Args:
-        source: checkpoint file or recipe; of a recipe the newest run counts.
-        files: image files.
+        source: recipe, RECIPE@ready, folder of a run, checkpoint, or file of `zoo publish`.
+        files: image files, folders and patterns; see `zoo.command.sources.image_files`.
         out: folder of the images that a detector draws boxes on; created if it does not exist.
+        min_score: of the boxes that are reported.
 
     Yields:
         For each file its name; of a classifier the class, the confidence (0..1) and the three most likely classes; of
         a detector the boxes, by descending score, each with xyxy in pixels of the file, class and score (0..1), and
-        the file with the boxes drawn.
+        the file with the boxes drawn; where there is no box, a note with the best score below. A file of a folder or
+        list that cannot be read has an "error" instead.
 
     Raises:
-        ValueError, FileNotFoundError: if the checkpoint cannot be read, or a file does not exist or is no image, before
-            any result; if an image turns out to be truncated, when it is its turn.
+        ValueError, FileNotFoundError: if the model cannot be read, or a file that was named does not exist or is no
+            image, before any result; if one turns out to be truncated, when it is its turn.
     """
+    for found in drawn(make_predictor(source, min_score, keep=MAX_SIDE), files, Path(out)):
+        yield found.result
+
+
+def make_predictor(source: str, min_score: float, invert: bool = False, keep: int = 0) -> Predictor:
+    """The model that `source` names; a classifier keeps images only for a contact sheet."""
     path = checkpoint_of(source)
-    model, data = load_module(path)
-    detects = hasattr(model, "detect")
-    if "image_shape" not in data or not (detects or hasattr(model, "num_classes")):
-        raise ValueError(
-            f"{path} holds a {type(model).__name__}, which neither classifies nor detects: expected a checkpoint of a "
-            "system that does; see `zoo list`"
-        )
-    sizes = {file: image_size(file) for file in files}  # of all, so that a misspelt name is found before any work
-    taken = {Path(file).resolve() for file in files}
-    for start in range(0, len(files), BATCH):
-        chunk = files[start : start + BATCH]
-        images = [read(file, data["image_shape"], detects) for file in chunk]
-        batch = torch.stack([as_input(image, data) for image in images])
-        with torch.inference_mode():
-            found = model.detect(batch, min_score=MIN_SCORE) if detects else model(batch)
-        for file, image, one in zip(chunk, images, found, strict=True):
-            if not detects:
-                yield {"file": file, **most_likely(one, data["classes"])}
-                continue
-            drawn = next(path for path in _free_names(Path(out), Path(file).stem) if path.resolve() not in taken)
-            taken.add(drawn.resolve())
-            scale = torch.tensor([*image.size, *image.size]) / torch.tensor([*data["image_shape"][:0:-1]] * 2)
-            draw(image, one | {"boxes": one["boxes"] * scale}, data["classes"], drawn)
-            scale = torch.tensor([*sizes[file], *sizes[file]]) / torch.tensor([*data["image_shape"][:0:-1]] * 2)
-            rows = (tensor.tolist() for tensor in (one["boxes"] * scale, one["scores"], one["labels"]))
-            boxes = [
-                {"class": data["classes"][label], "score": round(score, 4), "xyxy": [round(edge, 1) for edge in box]}
-                for box, score, label in zip(*rows, strict=True)
-            ]
-            yield {"file": file, "picture": str(drawn), "boxes": boxes}
+    module, data = load_module(path, needs=None)
+    if keep == MAX_SIDE and not hasattr(module, "detect"):
+        keep = 0
+    return Predictor(module, data, str(path), min_score=min_score, invert=invert, keep=keep)
 
 
-def read(file: str, image_shape: tuple[int, int, int], detects: bool) -> Image.Image:
-    """An image for a model that takes (C, H, W): of a detector in the size to be drawn on, else just large enough."""
-    channels, height, width = image_shape
-    enough = (MAX_SIDE, MAX_SIDE) if detects else (2 * width, 2 * height)
-    image = read_image(file, "L" if channels == 1 else "RGB", at_least=enough)
-    if max(image.size) > MAX_SIDE:
-        image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
-    return image
+def found_in(predictor: Predictor, words: list[str]) -> Iterator[Found]:
+    """The results for the images that words on the command line stand for."""
+    named = {word for word in words if Path(word).is_file()}
+
+    def read(file: str) -> Any:
+        return predictor.read(file) if file in named else predictor.read_if_possible(file)
+
+    for group in image_files(words):
+        yield from predictor.predict(in_threads(read, group, THREADS))
 
 
-def as_input(image: Image.Image, data: dict[str, Any]) -> Tensor:
-    """An image, resized to that of training and normalized like it: (C, H, W)."""
-    channels, height, width = data["image_shape"]
-    mean, std = (torch.tensor(data[name])[:, None, None] for name in ("mean", "std"))
-    resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, channels)
-    return (torch.from_numpy(resized).permute(2, 0, 1) / 255 - mean) / std
+def drawn(predictor: Predictor, words: list[str], folder: Path) -> Iterator[Found]:
+    """The same, with the boxes of a detector drawn, each image in a file of the folder; no image is overwritten."""
+    taken = {Path(word).resolve() for word in words}
+    for found in found_in(predictor, words):
+        if found.image is not None and found.boxes is not None:
+            file = Path(found.result["file"])
+            taken.add(file.resolve())
+            path = next(path for path in _free_names(folder, file.stem) if path.resolve() not in taken)
+            taken.add(path.resolve())
+            draw(found, predictor.classes, path)
+            found.result["picture"] = str(path)
+        yield found
 
 
-def most_likely(logits: Tensor, classes: list[str]) -> dict[str, Any]:
-    """Logits (K,) -> the most likely class with its confidence, and the three most likely ones."""
-    probability = logits.float().softmax(0)
-    top = probability.topk(min(3, len(probability)))
-    top3 = [
-        {"class": classes[label], "confidence": round(p, 4)}
-        for p, label in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-    ]
-    return {**top3[0], "top3": top3}
-
-
-def draw(image: Image.Image, found: dict[str, Tensor], classes: list[str], path: Path) -> None:
-    """Writes an image with boxes, given in its pixels, as a PNG file."""
-    width, height = image.size
+def draw(found: Found, classes: list[str], path: Path) -> None:
+    """Writes an image with its boxes as a PNG file."""
+    assert found.image is not None
+    assert found.boxes is not None
+    assert found.labels is not None
+    width, height = found.image.size
     figure = Figure(((width + 0.5) / DPI, (height + 0.5) / DPI), dpi=DPI)  # half a pixel more, against rounding down
     axes = figure.add_axes((0, 0, 1, 1))
-    draw_image(axes, np.asarray(image.convert("RGB")))
-    texts = [f"{classes[i]} {score:.2f}" for i, score in zip(found["labels"], found["scores"].tolist(), strict=True)]
-    dashed = torch.zeros(len(texts), dtype=torch.bool)
-    draw_boxes(axes, found["boxes"], found["labels"], texts, dashed, width=max(1.2, max(width, height) / 500))
+    draw_image(axes, np.asarray(found.image.convert("RGB")))
+    texts = [f"{box['class']} {box['score']:.2f}" for box in found.result["boxes"]]
+    solid = torch.zeros(len(texts), dtype=torch.bool)
+    draw_boxes(axes, found.boxes, found.labels, texts, solid, width=max(1.2, max(width, height) / 500))
     save_figure(figure, path)
+
+
+def as_shown(found: Found, classes: list[str]) -> Predicted:
+    """A result as the contact sheet shows it."""
+    assert found.image is not None
+    image, name = np.asarray(found.image.convert("RGB")), Path(found.result["file"]).name
+    if found.labels is None:
+        return Predicted(image, name, f"{found.result['class']} · {100 * found.result['confidence']:.0f} %")
+    counts = found.labels.bincount(minlength=len(classes)).tolist()
+    text = ", ".join(f"{number} × {one}" for one, number in zip(classes, counts, strict=True) if number)  # noqa: RUF001
+    texts = tuple(f"{box['class']} {box['score']:.2f}" for box in found.result["boxes"])
+    return Predicted(image, name, text or found.result["note"], bool(text), found.boxes, found.labels, texts)
+
+
+@contextmanager
+def table(path: Path | None, detects: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yields a function that adds a result to a CSV file, which is complete in the end or not there."""
+    if path is None:
+        yield lambda result: None
+        return
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(COLUMNS[detects])
+
+        def write(result: dict[str, Any]) -> None:
+            file_of = result["file"]
+            if detects:
+                boxes = [(box["class"], box["score"], *box["xyxy"]) for box in result.get("boxes", [])]
+                rows.writerows((file_of, *box) for box in boxes or [("",) * 6])
+            else:
+                rows.writerow((file_of, result.get("class", ""), result.get("confidence", "")))
+
+        yield write
 
 
 def _free_names(folder: Path, stem: str) -> Iterator[Path]:

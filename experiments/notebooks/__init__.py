@@ -1,0 +1,1 @@
+"""Notebooks, written as scripts in which `# %%` begins a cell; `python -m experiments.notebooks.convert` makes them."""

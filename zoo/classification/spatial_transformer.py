@@ -1,0 +1,184 @@
+"""A spatial transformer before a plain net: it finds where to look, and passes on only that.
+
+B batch, C channels, H height, W width, h height and w width of what is passed on, K classes.
+
+Jaderberg, Simonyan, Zisserman and Kavukcuoglu 2015, "Spatial Transformer Networks".
+"""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from zoo.classification.base import Classifier
+from zoo.parts.convs import conv_norm_act
+from zoo.parts.optim.adamw import AdamW
+
+IDENTITY = {"affine": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), "attention": (1.0, 0.0, 0.0)}
+LARGE = 32  # pixels: the localization net looks at larger images at half their size
+
+
+class SpatialTransformerLayer(nn.Module):
+    """Predicts an affine map for each image, and samples the image along it (section 3).
+
+    A small net, the localization net, predicts the map. It starts with the identity, whatever the image, and learns
+    from the gradient that the sampling passes on (equations 6 and 7): no label says where the digit is. Outside the
+    image its border is repeated.
+
+    Args:
+        in_channels: C.
+        image_size: H and W.
+        out_size: h and w; None for the size of the image.
+        transform: "affine", six numbers (equation 1); or "attention", a scale and a shift (equation 2).
+        width: channels of the localization net's first convolution.
+        pace: by which the numbers' distance from the identity is multiplied: below 1 the map changes more slowly than
+            the rest of the net, whose first gradients say little about where to look.
+
+    Shape: (B, C, H, W) -> (B, C, h, w).
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        image_size: int = 28,
+        out_size: int | None = None,
+        transform: Literal["affine", "attention"] = "affine",
+        width: int = 8,
+        pace: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.out_size, self.transform, self.pace = out_size or image_size, transform, pace
+        shrink = [nn.AvgPool2d(2)] if image_size > LARGE else []
+        side = image_size // 2 ** (2 + len(shrink))
+        self.localization = nn.Sequential(
+            *shrink,
+            conv_norm_act(in_channels, width, 5, pool=True),
+            conv_norm_act(width, 2 * width, 5, pool=True),
+            nn.Flatten(),
+            nn.Linear(2 * width * side**2, 32),
+            nn.ReLU(),
+        )
+        self.regression = nn.Linear(32, len(IDENTITY[transform]))
+        nn.init.zeros_(self.regression.weight)
+        nn.init.zeros_(self.regression.bias)
+
+    def theta(self, x: Tensor) -> Tensor:
+        """The maps (B, 2, 3) from coordinates of what is passed on to those of the image, x before y, both in -1..1."""
+        moved = self.pace * self.regression(self.localization(x)).float()
+        numbers = moved + torch.tensor(IDENTITY[self.transform], device=x.device)
+        if self.transform == "attention":
+            scale, right, down = numbers.unbind(1)
+            zero = torch.zeros_like(scale)
+            numbers = torch.stack([scale, zero, right, zero, scale, down], 1)
+        return numbers.view(-1, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = [len(x), x.size(1), self.out_size, self.out_size]
+        grid = F.affine_grid(self.theta(x), size, align_corners=False).to(x.dtype)
+        return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+class SpatialTransformerNet(nn.Module):
+    """A spatial transformer, three convolutions with max-pooling, two linear layers.
+
+    Args:
+        num_classes: K.
+        in_channels: C.
+        image_size: H and W.
+        transformer: whether there is a spatial transformer. Without it the net is the control of experiments: the same
+            layers, which see the complete image.
+        out_size, transform: see `SpatialTransformerLayer`.
+        width: channels of the first convolution, and half of the others'.
+        hidden: width between the linear layers.
+        dropout: share of these that are dropped in training.
+
+    Shape: (B, C, H, W) -> (B, K).
+
+    Raises:
+        ValueError: for an `out_size` without a transformer, or images below 8 pixels.
+    """
+
+    extras = ("transformer",)
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        image_size: int = 28,
+        transformer: bool = True,
+        out_size: int | None = None,
+        transform: Literal["affine", "attention"] = "affine",
+        width: int = 16,
+        hidden: int = 64,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if out_size is not None and not transformer:
+            raise ValueError(f"out_size is {out_size} and transformer false: expected true, or no out_size")
+        size = out_size or image_size
+        if min(size, image_size) < 8:
+            raise ValueError(f"image_size is {image_size} and out_size {out_size}: expected 8 pixels or more")
+        self.transformer: nn.Module = nn.Identity()
+        if transformer:
+            self.transformer = SpatialTransformerLayer(in_channels, image_size, out_size, transform)
+        self.stem = conv_norm_act(in_channels, width, 5, pool=True)
+        self.stages = nn.Sequential(
+            conv_norm_act(width, 2 * width, pool=True), conv_norm_act(2 * width, 2 * width, pool=True)
+        )
+        self.head = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(2 * width * (size // 8) ** 2, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, num_classes),
+        )
+
+    @property
+    def cam_target(self) -> nn.Module:
+        return self.stages[0]  # 7x7 of 28 px: the maps after it are too coarse to look at
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stages(self.stem(self.transformer(x))))
+
+
+class SpatialTransformer(Classifier):
+    """Trains a `SpatialTransformerNet`, whose arguments it takes; the others are `Classifier`'s.
+
+    >>> SpatialTransformer(image_size=60).net(torch.zeros(2, 1, 60, 60)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        image_size: int = 28,
+        transformer: bool = True,
+        out_size: int | None = None,
+        transform: Literal["affine", "attention"] = "affine",
+        width: int = 16,
+        hidden: int = 64,
+        dropout: float = 0.0,
+        optimizer: OptimizerCallable = AdamW,
+        **task_options: Any,
+    ) -> None:
+        net = SpatialTransformerNet(
+            num_classes, in_channels, image_size=image_size, transformer=transformer, out_size=out_size,
+            transform=transform, width=width, hidden=hidden, dropout=dropout,
+        )  # fmt: skip
+        super().__init__(net, num_classes, optimizer=optimizer, **task_options)
+
+    def setup(self, stage: str) -> None:
+        """Compares the size of the images with that of the net."""
+        super().setup(stage)
+        shape, size = (
+            getattr(getattr(self.trainer, "datamodule", None), "image_shape", None),
+            self.hparams["image_size"],
+        )
+        if shape is not None and tuple(shape[1:]) != (size, size):
+            raise ValueError(
+                f"image_size is {size}, but the images are {shape[1]}x{shape[2]} pixels: expected the same, as "
+                f"its linear layers are made for that; set image_size to {shape[1]}"
+            )

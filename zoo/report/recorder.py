@@ -1,0 +1,105 @@
+"""What a run says of itself while it trains, in `run.json`: machine, time, work, and how its settings differ."""
+
+import json
+import platform
+import time
+from typing import Any
+
+import lightning
+import torch
+import torchvision
+import yaml
+from lightning import Callback, LightningModule, Trainer
+
+from callbacks.monitors.curves import axes_of
+from datamodules.io import atomic_write
+from zoo import trust
+from zoo.command import recipes
+from zoo.command.lightning_cli import ZooCLI, nameable
+from zoo.command.machine import commit, device
+from zoo.report.page import recipe_title
+from zoo.report.run import FACTS, read_json, settings_of
+from zoo.report.settings import differing
+
+EVERY = 20.0  # seconds between two writes, at the least
+
+
+class Recorder(Callback):
+    """Writes `run.json` into the run folder when a training starts, now and then while it goes on, and when it ends.
+
+    So a page on a run that was killed, or that still goes on, knows as much as can be known. The seconds of a resumed
+    training count on from those that the file has.
+
+    Args:
+        cli: of the command, with everything built.
+
+    Attributes:
+        facts: the content of the file.
+    """
+
+    def __init__(self, cli: ZooCLI) -> None:
+        self.cli, self.path = cli, cli.folder / FACTS
+        self.facts: dict[str, Any] = {}
+        self.began = self.written = 0.0  # seconds
+        self.before = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        found = read_json(self.path) if trainer.global_step else {}  # otherwise it is that of another training
+        self.before, self.began = float(found.get("seconds", 0.0)), time.perf_counter()
+        if not trainer.is_global_zero:
+            return
+        parameters = list(pl_module.parameters())
+        self.facts = {
+            "recipe": found.get("recipe", recipes.name_of(self.cli.recipe)),
+            "title": found.get("title", recipe_title(self.cli.recipe)),
+            "differs": found.get("differs", differences(self.cli)),
+            "started": found.get("started", time.strftime("%Y-%m-%d %H:%M")),
+            "device": device(trainer),
+            "versions": f"python {platform.python_version()}, torch {torch.__version__}, torchvision "
+            f"{torchvision.__version__}, lightning {lightning.__version__}",
+            "commit": found.get("commit", commit()),
+            "parameters": sum(parameter.numel() for parameter in parameters),
+            "axes": {name: axis._asdict() for name, axis in axes_of(pl_module).items()},
+        }
+        self._write(trainer, "running")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if time.perf_counter() - self.written > EVERY:
+            self._write(trainer, "running")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self.on_train_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, "finished")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if trainer.state.fn == "fit" and self.facts:
+            self._write(trainer, "interrupted" if isinstance(exception, KeyboardInterrupt) else "failed")
+
+    def _write(self, trainer: Trainer, state: str) -> None:
+        self.written = time.perf_counter()
+        if not trainer.is_global_zero:
+            return
+        counter = self.cli.flop_counter
+        self.facts |= {
+            "state": state,
+            "seconds": round(self.before + self.written - self.began, 1),
+            "tflop": round(counter.tflop, 4),
+            "samples": counter.samples,
+        }
+        with atomic_write(self.path) as temporary:
+            temporary.write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
+
+
+def differences(cli: ZooCLI) -> list[tuple[str, Any, Any]]:
+    """The settings that the recipe alone would have otherwise, each with the recipe's value and this run's."""
+    with trust.only(nameable(cli.recipe, [])):
+        parsed = cli.parser.parse_args(["--config", str(cli.recipe)])
+    both = [settings_of(yaml.safe_load(cli.parser.dump(one, skip_none=False))) for one in (parsed, cli.config)]
+    return [(key, there, here) for key, (there, here) in differing(both)]
+
+
+def attach(cli: ZooCLI) -> None:
+    """Has the training of a command recorded."""
+    cli.trainer.callbacks.append(Recorder(cli))
