@@ -31,6 +31,7 @@ AT_ROOT = {
     "CHANGELOG.md": "changelog.md",
     "LICENSE": "license.md",
 }
+WIDE = dict.fromkeys(("index.md", "results.md"), "---\nhide: [navigation]\n---\n\n")  # leaves room for wide tables
 LINK = re.compile(r"(?<=\]\()([^()\s#:]+)(#[^()\s]*)?(?=\))")
 FENCE = re.compile(r"(?ms)^( *)(```|~~~).*?^\1\2 *$")
 
@@ -52,7 +53,7 @@ def modules() -> list[Path]:
 def recipe_folders() -> dict[str, list[Path]]:
     """The recipes by folder, below the checkout."""
     folders: dict[str, list[Path]] = {}
-    for path in sorted((ROOT / "experiments").glob("*/[!_]*.yaml")):
+    for path in sorted((ROOT / "experiments").glob("*/[!_]*.yaml"), key=lambda path: (path.parent, path.stem)):
         if "\nmodel:" in path.read_text(encoding="utf-8"):
             folders.setdefault(path.parent.name, []).append(path.relative_to(ROOT))
     return folders
@@ -125,10 +126,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def _generated() -> Iterator[tuple[str, str]]:
     for name, page in AT_ROOT.items():
         text = (ROOT / name).read_text(encoding="utf-8")
-        yield page, f"# License\n\n```text\n{text}```\n" if name == "LICENSE" else text
+        yield page, f"# License\n\n```text\n{text}```\n" if name == "LICENSE" else WIDE.get(page, "") + text
     for folder, paths in recipe_folders().items():
         parts = [
-            f"# Recipes: {folder}\n\n`zoo fit {folder}/NAME` trains one, `zoo reproduce {folder}/NAME` tests it too.\n"
+            f"# Recipes: {folder}\n\n`zoo fit {folder}/NAME` trains one; `zoo list` shows all and their results.\n"
         ]
         for path in paths:
             parts.append(f"## {path.stem}\n\n```yaml\n{(ROOT / path).read_text(encoding='utf-8')}```\n")

@@ -12,7 +12,6 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datamodules.io import atomic_write
 from datamodules.messages import nearest_names
 
 if TYPE_CHECKING:
@@ -156,6 +155,8 @@ def write(path: Path, card: Card, state: "dict[str, Tensor]", half: bool = False
         OSError: if the file cannot be written.
     """
     from safetensors.torch import save
+
+    from datamodules.io import atomic_write  # imports numpy, which a list of names does without
 
     first: dict[tuple, str] = {}
     tied = {name: first.setdefault(_place(name, tensor), name) for name, tensor in state.items()}

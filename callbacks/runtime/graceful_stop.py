@@ -126,7 +126,7 @@ class GracefulStop(Callback):
             signal.signal(*self._replaced.popitem())
 
 
-def default_store() -> torch.distributed.Store:
+def default_store() -> Any:
     """The store that the processes have in common."""
     return torch.distributed.distributed_c10d._get_default_store()
 

@@ -27,7 +27,7 @@ from callbacks.figures.style import BLUE, GRAY, ORANGE
 from experiments.studies import Row, digits, panels, publish, run
 
 SIDE, HIDDEN, FREQUENCIES = 8, 64, 4
-EPOCHS, BATCH, RATE = 15, 64, 1e-2
+EPOCHS, BATCH, RATE = 12, 64, 1e-2
 
 
 def no_place() -> Tensor:

@@ -113,7 +113,7 @@ class Under20K(Under8K):
     """The same net, wider, with dropout, no block used twice: session 3 of the course allows 20 000 parameters.
 
     >>> sum(p.numel() for p in Under20K().parameters())
-    16878
+    18830
     """
 
     def __init__(
@@ -121,14 +121,16 @@ class Under20K(Under8K):
         num_classes: int = 10,
         in_channels: int = 1,
         width: int = 24,
-        expanded: int = 56,
+        expanded: int = 64,
         times: int = 1,
+        depths: tuple[int, ...] = (2, 2),
         dropout: float = 0.05,
-        **options: Any,
+        **task_options: Any,
     ) -> None:
         super().__init__(
-            num_classes, in_channels, width=width, expanded=expanded, times=times, dropout=dropout, **options
-        )
+            num_classes, in_channels, width=width, expanded=expanded, times=times, depths=depths, dropout=dropout,
+            **task_options,
+        )  # fmt: skip
 
 
 class ShiftNorm(nn.BatchNorm2d):

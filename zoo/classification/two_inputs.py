@@ -33,7 +33,7 @@ class TwoInputsNet(nn.Module):
     Args:
         num_classes: K.
         in_channels: C.
-        widths: channels of the convolutions; all but the first halve H and W. The last is F.
+        widths: channels of the convolutions, each with max-pooling: the first 5x5, the others 3x3. The last is F.
         hidden: width between the two layers of the sum.
 
     Shape: (B, C, H, W) and (B,) int64 -> (B, K) and (B, 2 K - 1).
@@ -50,7 +50,7 @@ class TwoInputsNet(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.stem = conv_norm_act(in_channels, widths[0])
+        self.stem = conv_norm_act(in_channels, widths[0], 5, pool=True)
         self.stages = nn.Sequential(*(conv_norm_act(i, o, pool=True) for i, o in pairwise(widths)))
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(widths[-1], num_classes)

@@ -43,13 +43,14 @@ def _from_rank_zero(key: str, claim: Callable[[], Path]) -> Path:
     by_torchrun = job() is None and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if not by_torchrun and "torch" not in sys.modules:
         return claim()
-    import torch.distributed
+    from torch import distributed
 
-    if torch.distributed.is_initialized():  # as from the second run of a process on
-        store, rank = torch.distributed.distributed_c10d._get_default_store(), torch.distributed.get_rank()
+    store: Any
+    if distributed.is_initialized():  # as from the second run of a process on
+        store, rank = distributed.distributed_c10d._get_default_store(), distributed.get_rank()
     elif by_torchrun:
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store, rank = torch.distributed.TCPStore(address, port, is_master=False), int(os.environ["RANK"])
+        address, port, rank = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), int(os.environ["RANK"])
+        store = distributed.TCPStore(address, port, is_master=False)  # type: ignore[attr-defined]
     else:
         return claim()
     if rank == 0 and not store.check([key]):  # torchrun keeps it when it starts all ranks again

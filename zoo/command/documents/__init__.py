@@ -17,6 +17,7 @@ from zoo.command.documents.described import classes, commands, gallery, studies,
 from zoo.command.documents.measured import (
     all_results,
     featured_results,
+    ladders,
     missed,
     ready_models,
     runs,
@@ -29,6 +30,7 @@ __all__ = ["SECTIONS", "fill", "marks", "publish", "runs", "studies", "work_resu
 SECTIONS: dict[str, Callable[..., str]] = {
     "results": featured_results,
     "work": work_results,
+    "ladders": ladders,
     "recipes": some_results,
     "missed": missed,
     "ready": ready_models,

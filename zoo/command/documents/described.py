@@ -11,6 +11,8 @@ from zoo.command.documents.prose import docstring_of, heading_of, plain, sentenc
 
 CLASSES = ("name", "what it is", "recipes with it")
 EXAMPLES = 2  # recipes that are named as users of a class; of more the number is told
+# Bases of what is a part of something that a recipe names, and not named itself.
+PARTS = {"NamedTuple", "Protocol", "Enum", "Dataset", "ExperimentWriter", "TorchFunctionMode", "KeyboardInterrupt"}
 COMMENT = re.compile(r"(?m)^\s*#.*$")
 
 
@@ -74,30 +76,44 @@ def classes(*places: str) -> str:
     """The public classes of files and folders, such as `callbacks/galleries`, and the recipes that name them."""
     texts = {name: COMMENT.sub("", recipes.find(name).read_text(encoding="utf-8")) for name in recipes.names()}
     measured = {row["recipe"] for row in ledger.rows()}
+    found = [(file, node) for place in places for file in _files(place) for node in _classes(file)]
+    derived_from = {_name(base) for _, node in found for base in node.bases}
     lines = []
-    for place in places:
-        path = recipes.ROOT.parent / place
-        for file in [path] if path.suffix else sorted(path.glob("*.py")):
-            for node in ast.parse(file.read_text(encoding="utf-8")).body:
-                if isinstance(node, ast.ClassDef) and _is_offered(node):
-                    named = re.compile(rf"\.{file.stem}\.{node.name}\b")
-                    users = [name for name, text in texts.items() if named.search(text)]
-                    lines.append(
-                        {
-                            "name": f"[`{node.name}`]({file.relative_to(recipes.ROOT.parent).as_posix()})",
-                            "what it is": sentences(plain(ast.get_docstring(node) or "")[0])[0].rstrip("."),
-                            "recipes with it": _few(sorted(users, key=lambda name: name not in measured)),
-                        }
-                    )
+    for file, node in found:
+        named = re.compile(rf"\.{file.stem}\.{node.name}\b")
+        users = [name for name, text in texts.items() if named.search(text)]
+        if users or node.name not in derived_from:
+            lines.append(
+                {
+                    "name": f"[`{node.name}`]({file.relative_to(recipes.ROOT.parent).as_posix()})",
+                    "what it is": sentences(plain(ast.get_docstring(node) or "")[0])[0].rstrip("."),
+                    "recipes with it": _few(sorted(users, key=lambda name: name not in measured)),
+                }
+            )
     return table(CLASSES, lines)
 
 
+def _files(place: str) -> list[Path]:
+    """A file of the checkout, or those in a folder of it."""
+    path = recipes.ROOT.parent / place
+    return [path] if path.suffix else sorted(path.glob("*.py"))
+
+
+def _classes(file: Path) -> list[ast.ClassDef]:
+    """The classes of a file that a recipe might name: public, described, and neither base classes nor records."""
+    nodes = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+    return [node for node in nodes if not node.name.startswith("_") and _is_offered(node)]
+
+
 def _is_offered(node: ast.ClassDef) -> bool:
-    """Whether a class is one to be named in a recipe: public, described, and neither a base class nor a record."""
-    bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+    bases = {_name(base) for base in node.bases}
     text = ast.get_docstring(node) or ""
-    is_record = bool(node.decorator_list) or not bases or bases & {"NamedTuple", "Protocol", "Enum"}
-    return not (node.name.startswith("_") or is_record or not text or text.startswith("Base class"))
+    return bool(bases and text and not node.decorator_list and not bases & PARTS) and not text.startswith("Base class")
+
+
+def _name(base: ast.expr) -> str:
+    """The name of a base class, without its module and its type arguments."""
+    return ast.unparse(base).partition("[")[0].rpartition(".")[2]
 
 
 def _few(names: list[str]) -> str:

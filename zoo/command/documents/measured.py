@@ -3,7 +3,7 @@
 from fnmatch import fnmatchcase
 
 from zoo import ready
-from zoo.command import ledger, recipes, work
+from zoo.command import ladder, ledger, recipes, work
 from zoo.command.documents.prose import about
 
 INTRODUCTION = """\
@@ -74,6 +74,16 @@ def work_results() -> str:
         for point in work.points(folder)
     ]
     return table(WORK, lines)
+
+
+def ladders() -> str:
+    """The figures of the ladders, see `zoo.command.ladder`."""
+    folders = sorted({name.partition("/")[0] for name in recipes.names()})
+    return "\n\n".join(
+        f"![Test accuracy of each step of the ladder of {folder}, with its target](docs/ladder_{folder}.png)"
+        for folder in folders
+        if ladder.rungs(folder)
+    )
 
 
 def some_results(*patterns: str) -> str:

@@ -33,7 +33,7 @@ from zoo.command.verbs.schedule import NO_TRAINING_OPTIONS
 from zoo.generation.base import ImageOptimizer
 from zoo.ready import Card
 
-TOLERANCE = 1e-3  # by which half precision may change the result, as a share of it
+TOLERANCE = 1e-3  # by which half precision may change the result, as a share of it where it is above 1
 ROOM = 5_000_000  # bytes for all ready models together, as they are part of the package
 
 
@@ -163,9 +163,9 @@ def _evaluated(card: Card, config: Path, state: dict[str, Tensor], half: bool, n
             found = evaluate(load_module(path, needs=None)[0], cli.datamodule, verbose=False)
             results[precision] = {name: value for each in found for name, value in each.items()}
     before, result = results[False].get(card.metric, 0.0), results[half].get(card.metric, 0.0)
-    if abs(result - before) > TOLERANCE * abs(before):
+    if abs(result - before) > TOLERANCE * max(1.0, abs(before)):
         raise ValueError(
             f"half precision changes {card.metric} from {before:.4f} to {result:.4f}: expected no change of more than "
-            f"{100 * TOLERANCE:g} %; leave out --half"
+            f"{TOLERANCE * max(1.0, abs(before)):g}; leave out --half"
         )
     return Card(**{**vars(card), "result": results[half]})
