@@ -15,10 +15,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from experiments.notebooks import convert
 from helpers import draw_picture
-from zoo import ready
-from zoo.command import documents, ledger, main, recipes
-from zoo.command.documents import described, measured
+from zoo.command import main, recipes
 from zoo.command.lightning_cli import ZooCLI
+from zoo.inference import ready
+from zoo.results import documents, ledger
+from zoo.results.documents import described, measured
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

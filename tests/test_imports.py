@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = ("datamodules", "callbacks", "zoo", "experiments")  # from the bottom to the top
-NO_SHELVES = ("parts", "analysis", "command", "weights", "report")  # rooms of zoo that hold no systems
+NO_SHELVES = ("parts", "analysis", "inference", "report", "results", "command", "weights")  # rooms that hold no systems
 MANY_FILES = ("zoo/parts", "zoo/command/verbs", "experiments/studies")  # may be long and flat, and so may shelves
 
 

@@ -6,15 +6,17 @@ any kind of color vision can tell apart.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
 
 from datamodules.io import atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
@@ -54,7 +56,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     return (image * 255).round().clip(0, 255).astype(np.uint8)
 
 
-def pixels(image: Tensor) -> np.ndarray:
+def pixels(image: "Tensor") -> np.ndarray:
     """(C, H, W) in 0..1, of 1, 3 or 4 channels -> (H, W, C) uint8."""
     return to_uint8(image.detach().float().cpu().permute(1, 2, 0).numpy())
 

@@ -24,7 +24,7 @@ from torch import Tensor
 import zoo
 from zoo.classification.resnet import ResNet18
 from zoo.command.verbs.predict import found_in
-from zoo.predictor import MAX_BATCH, Predictor
+from zoo.inference.predictor import MAX_BATCH, Predictor
 
 TURNS = 5
 

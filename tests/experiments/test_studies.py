@@ -32,10 +32,13 @@ FOLDER = Path(experiments.studies.__file__).parent
 STUDIES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
 SHORT = {  # settings with which a long study takes a second or two
     "augmentation_speed": {"seconds": 0.001},
+    "backprop_by_hand": {"steps": 50},
     "convolution_as_matrix": {"repeats": 1},
+    "embeddings": {"epochs": 3},
     "fifty_layers": {"seeds": 2},
     "flat_and_sharp_minima": {"seeds": 2, "limit": 20},
     "fused_multiply_add": {"draws": 1, "count": 20},
+    "kernels_and_maximization": {"epochs": 1, "steps": 5},
     "linear_collapse": {"steps": 20},
     "mixed_precision": {"steps": 2, "data": Digits(batch_size=32, val_size=0)},
     "norm_batch_size": {"seeds": 2, "epochs": 1, "sizes": (16, 64)},
@@ -44,6 +47,7 @@ SHORT = {  # settings with which a long study takes a second or two
     "saddle_and_plateau": {"steps": 20},
     "sixteen_bit_accumulation": {"draws": 2},
     "ultimus": {"seeds": 1, "epochs": 1},
+    "unrolled_digits": {"epochs": 1},
 }
 
 

@@ -1,4 +1,5 @@
-"""What the `zoo` command does: the parser, the verbs, recipes, run folders and the ledger of results.
+"""What the `zoo` command does: the parser, the verbs, recipes and run folders.
 
-The only package that knows recipes. What `zoo list` and `zoo --help` need imports neither torch nor lightning.
+Only this package and those that tell of its runs (`zoo.results`, `zoo.report`, `zoo.inference`) know recipes. What
+`zoo list` and `zoo --help` need imports neither torch nor lightning.
 """

@@ -1,6 +1,6 @@
 """Checkpoint files: written completely or not at all, found by recipe, and loaded as modules.
 
-A ready model (`zoo.ready`) is read like a checkpoint that holds nothing but the module.
+A ready model (`zoo.inference.ready`) is read like a checkpoint that holds nothing but the module.
 """
 
 import importlib
@@ -18,8 +18,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from datamodules.io import atomic_write
 from datamodules.messages import report
-from zoo import ready, trust
+from zoo import trust
 from zoo.command import recipes
+from zoo.inference import ready
 
 KEYS = ("state_dict", "pytorch-lightning_version")  # that Lightning reads from every checkpoint
 

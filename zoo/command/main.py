@@ -25,6 +25,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+# Imported before the working folder is searched for modules, as that may have folders of the same names.
+import callbacks  # noqa: F401
+import datamodules  # noqa: F401
+import experiments  # noqa: F401
 from zoo.command import verbs as verbs_package
 
 # Warnings that Lightning gives in every run and that need no action; the last is about frozen nets in a loss.

@@ -10,7 +10,7 @@ import yaml
 from datamodules.messages import nearest_names
 
 ROOT = Path(str(files("experiments"))).resolve()
-READY = "@ready"  # after the name of a recipe: its ready model, whatever runs there are; see `zoo.ready`
+READY = "@ready"  # after the name of a recipe: its ready model, whatever runs there are; see `zoo.inference.ready`
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -28,9 +28,9 @@ class Expect:
         wanted: its place among the recipes that `zoo reproduce --missing` runs first, counted from 1.
         source: where the target is from, or how it was derived.
         featured: show the recipe in the README's table.
-        rung: its place on the ladder of its folder, counted from the bottom; see `zoo.command.ladder`.
+        rung: its place on the ladder of its folder, counted from the bottom; see `zoo.results.ladder`.
         label: what is new on that rung, in a few words; without a rung, the name of the net in the figure of what
-            training buys, see `zoo.command.work`.
+            training buys, see `zoo.results.work`.
 
     Attributes:
         target: `at_least` or `at_most`.

@@ -1,19 +1,14 @@
 """What the verbs share that run a Trainer on a recipe: `fit`, `validate` and `test`."""
 
-import argparse
 import sys
 from pathlib import Path
 
 from zoo.command import recipes
 from zoo.command.checkpoints import check_exists, newest_checkpoint, newest_whole
 from zoo.command.lightning_cli import ZooCLI
-from zoo.command.run_folder import is_restarted, note_command, release
+from zoo.command.run_folder import is_restarted, note_command, note_end, release
 from zoo.report.recorder import attach
 from zoo.report.summary import summarize
-
-
-def add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", type=str, metavar="RECIPE", help="name, path of a YAML file, or folder of a run")
 
 
 def run_trainer(verb: str, recipe: str, options: list[str]) -> int:
@@ -48,6 +43,7 @@ def run_trainer(verb: str, recipe: str, options: list[str]) -> int:
         if verb == "fit" and cli.trainer.is_global_zero:
             for path in cli.folder.glob("hpc_ckpt_*.ckpt"):  # or a later job in this folder would start from it
                 path.unlink()
+            note_end(cli.folder)
         summarize(cli, verb)
     finally:
         release(cli.folder)  # where nothing came of it

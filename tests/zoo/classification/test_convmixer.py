@@ -56,9 +56,9 @@ def test_images_that_patches_do_not_cover_are_refused():
         ConvMixerNet(dim=4, depth=1)(torch.zeros(1, 3, 32, 33))
 
 
-def test_grad_cam_sees_the_last_maps():
+def test_grad_cam_sees_the_maps_in_the_middle():
     torch.manual_seed(0)
-    model = ConvMixer(5, dim=8, depth=2).eval()
+    model = ConvMixer(5, dim=8, depth=4).eval()
     nn.init.normal_(model.net.head[-1].weight)
     x = torch.randn(2, 3, 32, 32)
     found = relevance(model, x, model(x).argmax(1).tolist())

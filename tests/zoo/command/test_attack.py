@@ -143,10 +143,10 @@ def test_wrong_numbers_and_names(run_folder, here, capfd, words, parts):
     [
         ("detection/yolo-bccd", ["YOLO", "detection", "classifier"]),
         ("language/gpt-char-cpu", ["GPT", "language", "classifier"]),
-        ("digits/small", ["no checkpoint", "zoo fit digits/small"]),
+        ("mnist/vit", ["no checkpoint", "zoo fit mnist/vit"]),
         ("digits/smal", ["nearest: digits/small"]),
         ("absent.ckpt", ["absent.ckpt", "does not exist"]),
-        (".", ["has no checkpoint"]),
+        (".", ["'.'"]),
     ],
 )
 def test_what_is_no_trained_classifier(here, capfd, source, parts):

@@ -17,10 +17,11 @@ from PIL import Image
 from datamodules.images.digits import Digits
 from datamodules.images.fashion_mnist import FashionMNIST
 from helpers import draw_picture
-from zoo.command import ledger, recipes
+from zoo.command import recipes
 from zoo.command.checkpoints import load_module, newest_checkpoint
 from zoo.command.lightning_cli import ZooCLI
 from zoo.command.main import KNOWN_REMARKS, main
+from zoo.results import ledger
 
 TINY = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1"]
 
@@ -236,7 +237,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_continues_bit_equal(here, capfd):
 
 def test_own_images_with_a_recipe_of_the_zoo(here, pictures, capfd):
     data = ["--data", "datamodules.images.image_folder.ImageFolder", "--data.folder", str(pictures)]
-    data += ["--data.image_size", "32", "--data.batch_size", "4", "--data.num_workers", "0"]
+    data += ["--data.image_size", "32", "--data.batch_size", "4", "--data.num_workers", "0", "--data.val_size", "2"]
     fast = ["--trainer.precision", "32-true", "--trainer.max_epochs", "1"]
     assert main(["fit", "cifar10/resnet18", *data, *fast]) == 0, capfd.readouterr().err
     capfd.readouterr()

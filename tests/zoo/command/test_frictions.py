@@ -110,3 +110,12 @@ def test_many_large_photographs_are_classified_in_little_memory_one_line_at_a_ti
         capture_output=True, check=True, text=True,
     )  # fmt: skip
     assert int(done.stdout.splitlines()[-1]) < 200  # MiB; decoded, the files are 2160
+
+
+def test_folders_of_the_same_names_in_the_working_folder_hide_nothing(here):
+    for name in ("callbacks", "datamodules", "experiments"):
+        (here / name / "own").mkdir(parents=True)
+    command = [Path(sys.executable).with_name("zoo"), "report", "absent"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "absent is no run" in done.stderr

@@ -22,8 +22,8 @@ from zoo.command.sources import image_files, in_threads
 from zoo.command.verbs.fill import fill
 from zoo.command.verbs.predict import make_predictor, predict
 from zoo.detection.yolo import YOLO
+from zoo.inference.predictor import MAX_BATCH, Read
 from zoo.language.bert import BERT
-from zoo.predictor import MAX_BATCH, Read
 
 MODEL = "digits/small@ready"
 

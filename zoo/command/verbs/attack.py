@@ -26,9 +26,10 @@ from datamodules.messages import nearest_names
 from zoo.analysis.adversarial import fgsm, least_likely, logits_of, random_others, targeted
 from zoo.classification.base import Classifier
 from zoo.command import recipes
-from zoo.command.checkpoints import load_module, newest_checkpoint
+from zoo.command.checkpoints import checkpoint_of, config_of, load_module
 from zoo.command.lightning_cli import ZooCLI
 from zoo.command.verbs.schedule import NO_TRAINING_OPTIONS
+from zoo.inference.ready import SUFFIX
 
 TAKES_OPTIONS = True
 LEAST_LIKELY, RANDOM = "least-likely", "random"
@@ -36,7 +37,10 @@ LEAST_LIKELY, RANDOM = "least-likely", "random"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=str, metavar="RUN_OR_RECIPE", help="run folder or checkpoint; or recipe: its newest run"
+        "source",
+        type=str,
+        metavar="RUN_OR_RECIPE",
+        help="run folder or checkpoint; or recipe: its newest run, or ready model",
     )
     parser.add_argument(
         "--targets", type=str, default=LEAST_LIKELY,
@@ -207,31 +211,17 @@ def parse_target(text: str, classes: list[str]) -> str | int:
 
 
 def find_run(source: str) -> tuple[Path, Path]:
-    """The checkpoint that a user means by a run folder, a checkpoint or a recipe, and the config of its run.
+    """The checkpoint or ready model that a user means by a file, a run folder or a recipe, and its config.
 
     Raises:
         ValueError: if there is none, or the recipe is not one of a classifier.
     """
-    if Path(source).is_dir():
-        found = sorted(Path(source, "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise ValueError(
-                f"{source} has no checkpoint: expected a run folder with checkpoints/*.ckpt; zoo fit RECIPE"
-            )
-        checkpoint = found[-1]
-    elif source.endswith(".ckpt"):
-        checkpoint = Path(source)
-    else:
-        if (shelf := recipes.shelf(source)) not in ("classification", "other"):
-            module = recipes.read(recipes.find(source))["model"]["class_path"].rpartition(".")[2]
-            raise ValueError(
-                f"{source} trains a {module} ({shelf}): expected the recipe of a classifier; see `zoo list`"
-            )
-        checkpoint = newest_checkpoint(source)
-    config = checkpoint.parent.parent / "config.yaml"
-    if checkpoint.is_file() and not config.is_file():
-        raise ValueError(f"{config} does not exist: expected the config of the run, which names its data")
-    return checkpoint, config
+    is_file = recipes.run_of(source) is not None or source.endswith((".ckpt", SUFFIX))
+    if not is_file and (shelf := recipes.shelf(source)) not in ("classification", "other"):
+        module = recipes.read(recipes.find(source))["model"]["class_path"].rpartition(".")[2]
+        raise ValueError(f"{source} trains a {module} ({shelf}): expected the recipe of a classifier; see `zoo list`")
+    checkpoint = checkpoint_of(source)
+    return checkpoint, config_of(checkpoint)
 
 
 def normalized_batches(data: Any, limit: int | None, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

@@ -15,12 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zoo import ready
 from zoo.command import recipes
 from zoo.command.checkpoints import checkpoint_of, is_ready, load_module, run_of_checkpoint
-from zoo.export import SUFFIXES, Exported
-from zoo.export import export as write_program
-from zoo.plans import plan
+from zoo.inference import ready
+from zoo.inference.export import SUFFIXES, Exported
+from zoo.inference.export import export as write_program
+from zoo.inference.plans import plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from zoo.command.checkpoints import checkpoint_of, load_module
-from zoo.preprocess import MASK, MaskedTexts, preprocesses
+from zoo.inference.preprocess import MASK, MaskedTexts, preprocesses
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,6 @@ other packages than the zoo and those that it is built on only with --trust PACK
 import argparse
 
 from zoo.command import recipes
-from zoo.command.training import run_trainer
 
 TAKES_OPTIONS = RECIPE_HELP = True
 
@@ -24,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
+    recipes.find(args.recipe)  # an unknown one is told before seconds of imports
     is_run = recipes.run_of(args.recipe) is not None
     if is_run and not args.resume:
         raise ValueError(
@@ -34,4 +34,6 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ValueError(
             f"{args.recipe} is no run: expected a folder with config.yaml and checkpoints, such as runs/RECIPE/TIME"
         )
+    from zoo.command.training import run_trainer
+
     return run_trainer("fit", args.recipe, rest)

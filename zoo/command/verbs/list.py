@@ -8,7 +8,8 @@ A result is the mean over n seeds, from the ledger; without one, the recipe has 
 import argparse
 import json
 
-from zoo.command import ledger, recipes
+from zoo.command import recipes
+from zoo.results import ledger
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -32,7 +32,7 @@ from datamodules.io import atomic_write
 from datamodules.messages import report
 from zoo.command.checkpoints import checkpoint_of, load_module
 from zoo.command.sources import image_files, in_threads
-from zoo.predictor import THREADS, Found, Predictor
+from zoo.inference.predictor import THREADS, Found, Predictor
 
 MIN_SCORE = 0.4  # of the detections that are reported
 MAX_SIDE = 2000  # pixels of the longer side of an image that boxes are drawn on; larger ones are made smaller

@@ -17,7 +17,6 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo import ready
 from zoo.command import recipes
 from zoo.command.checkpoints import (
     AtomicCheckpointIO,
@@ -28,10 +27,11 @@ from zoo.command.checkpoints import (
     run_of_checkpoint,
 )
 from zoo.command.lightning_cli import ZooCLI
-from zoo.command.verbs.reproduce import commit
+from zoo.command.machine import commit
 from zoo.command.verbs.schedule import NO_TRAINING_OPTIONS
 from zoo.generation.base import ImageOptimizer
-from zoo.ready import Card
+from zoo.inference import ready
+from zoo.inference.ready import Card
 
 TOLERANCE = 1e-3  # by which half precision may change the result, as a share of it where it is above 1
 ROOM = 5_000_000  # bytes for all ready models together, as they are part of the package
@@ -72,7 +72,7 @@ def publish(
 
     Args:
         source: folder of a run, checkpoint in one, or recipe, whose newest run counts.
-        half: see `zoo.ready.write`.
+        half: see `zoo.inference.ready.write`.
         name: of the ready model; default that of the recipe.
         out: file to write instead of a ready model of this package.
         recipe: that the run was trained by; default what its folder says.

@@ -11,30 +11,13 @@ if it is missed.
 
 import argparse
 import contextlib
-import gc
 import json
 import os
-import platform
-import statistics
-import subprocess
 import sys
-import time
-import traceback
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
-import torchvision
-import yaml
-from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
-
-from zoo.command import ledger, recipes
-from zoo.command.checkpoints import newest_whole
-from zoo.command.lightning_cli import ZooCLI
-from zoo.command.missing import Clock, missing_runs
-from zoo.command.recipes import Expect
+from zoo.command import recipes
 
 TAKES_OPTIONS = True
 
@@ -71,6 +54,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if not Path(args.data).is_dir():
             raise ValueError(f"--data is {args.data}, which is no folder: expected the folder that holds the data sets")
         os.environ["ZOO_DATA"] = str(Path(args.data).resolve())
+    if args.recipe is not None:
+        recipes.find(args.recipe)  # an unknown one is told before seconds of imports
+    from zoo.command.reproduction import reproduce, reproduce_missing
+
     with contextlib.redirect_stdout(sys.stderr):
         if args.missing:
             reports = reproduce_missing(args.cost, minutes=args.minutes, options=rest)
@@ -90,226 +77,3 @@ def verdict(report: dict[str, Any]) -> str:
     values = ", ".join(f"{value:.4f}" for value in report["values"].values())
     met = "met" if report["met"] else "missed"
     return f"{report['recipe']}: {report['metric']} {report['mean']:.4f} ({values}); {met}: {report['target']:g}"
-
-
-def reproduce_missing(
-    cost: str | None = None, minutes: float | None = None, options: list[str] | None = None
-) -> list[dict[str, Any]]:
-    """Runs the recipes and seeds that the ledger lacks, the most wanted first, and adds a row after each.
-
-    Args:
-        cost: of which recipes, "cpu" or "gpu"; default what this machine has.
-        minutes: no run is started that would end later, by what its recipe says and how long earlier ones took.
-        options: for a trial; with any, nothing is added to the ledger.
-
-    Returns:
-        For each run what `reproduce` returns; for one that failed `recipe`, `met` (false) and `error`.
-
-    Raises:
-        ValueError: if recipes for a GPU are to be run without one.
-    """
-    has_gpu = torch.cuda.is_available()
-    cost = cost or ("gpu" if has_gpu else "cpu")
-    if cost == "gpu" and not has_gpu and not options:
-        raise ValueError(
-            "--cost is gpu, but this machine has no GPU: expected a machine with one; for a trial of two batches of "
-            "each, add --config experiments/_smoke.yaml"
-        )
-    reports, skipped, clock = [], [], Clock(minutes)
-    for one in missing_runs(cost):
-        if not clock.fits(one):
-            skipped.append(one)
-            continue
-        print(f"{one.recipe}, seed {one.seed}: about {one.minutes:g} of {clock.left:.0f} minutes left")
-        began = time.monotonic()
-        try:
-            reports.append(reproduce(one.recipe, seeds=[one.seed], options=options))
-        except Exception as error:  # of any kind: one recipe that fails must not cost the others their turn
-            traceback.print_exc()
-            reports.append({"recipe": one.recipe, "met": False, "error": f"{type(error).__name__}: {error}"})
-        clock.record(one, (time.monotonic() - began) / 60)
-        gc.collect()
-        torch.cuda.empty_cache()
-    if skipped:
-        names = ", ".join(f"{one.recipe} ({one.minutes:g} min)" for one in skipped)
-        print(f"not run, as {clock.left:.1f} minutes are left, or as their recipes say no time: {names}")
-    return reports
-
-
-class Watch(Callback):
-    """Keeps the value of one metric after each epoch, by which nothing is selected, and how long the training takes.
-
-    Its state is in the checkpoints, so that a training that was interrupted is measured as one.
-
-    Args:
-        metric: as logged.
-
-    Attributes:
-        values: one for each validation.
-        seconds: of training and validation, interruptions left out.
-        cpu_seconds: of processor time, of all threads of this process.
-        commit: of the checkout in which the training started.
-    """
-
-    def __init__(self, metric: str) -> None:
-        self.metric, self.commit = metric, commit()
-        self.values: list[float] = []
-        self.before, self.began = (0.0, 0.0), (time.perf_counter(), time.process_time())
-
-    @property
-    def seconds(self) -> float:
-        return self.before[0] + time.perf_counter() - self.began[0]
-
-    @property
-    def cpu_seconds(self) -> float:
-        return self.before[1] + time.process_time() - self.began[1]
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.began = time.perf_counter(), time.process_time()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking and self.metric in trainer.callback_metrics:
-            self.values.append(float(trainer.callback_metrics[self.metric]))
-
-    def state_dict(self) -> dict[str, Any]:
-        seconds = [self.seconds, self.cpu_seconds]
-        return {"values": self.values, "seconds": seconds, "commit": self.commit}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["commit"] != self.commit:
-            raise ValueError(
-                f"the run was started at commit {state['commit']}, and this checkout is at {self.commit}: expected the "
-                "same; check it out, or start anew"
-            )
-        self.values, self.before = state["values"], tuple(state["seconds"])
-
-
-def reproduce(
-    recipe: str, seeds: list[int] | None = None, options: list[str] | None = None, resume: str | None = None
-) -> dict[str, Any]:
-    """Runs a recipe for each seed and adds a row to the ledger for each.
-
-    Args:
-        recipe: name or YAML file.
-        seeds: default 0, 1, ..., as many as the recipe's `expect` says.
-        options: for a trial; with any, nothing is added to the ledger, as it would not be the recipe's result.
-        resume: folder of an interrupted run of the recipe, to go on with its seed; `seeds` is then not read.
-
-    Returns:
-        The keys of the ledger, with the values of the last seed where they differ, and `values` (by seed), `mean`,
-        `std`, `met` (by the mean) and `recorded`.
-
-    Raises:
-        ValueError: if the recipe has no `expect`, or its metric is not logged; if the run to resume has no checkpoint,
-            or was started at another commit or with other settings.
-    """
-    path, expect = recipes.find(recipe), recipes.expectation(recipe)
-    seeds = list(range(expect.seeds)) if seeds is None else seeds
-    run = None if resume is None else Path(resume)
-    if run is not None:
-        if not (run / "config.yaml").is_file():
-            raise ValueError(f"--resume is {resume}, which is not the folder of a run: expected one with a config.yaml")
-        seeds = [recipes.read(run / "config.yaml")["seed_everything"]]
-    report: dict[str, Any] = {}
-    values: dict[int, float] = {}
-    for seed in seeds:
-        row = run_seed(path, expect, seed=seed, options=options or [], run=run)
-        if not options:
-            ledger.append(row)
-        values[seed] = row["value"]
-        report = row
-    mean = statistics.mean(values.values())
-    return report | {
-        "values": values,
-        "mean": mean,
-        "std": statistics.stdev(values.values()) if len(values) > 1 else 0.0,
-        "met": expect.met(mean),
-        "recorded": not options,
-    }
-
-
-def run_seed(path: Path, expect: Expect, seed: int, options: list[str], run: Path | None = None) -> dict[str, Any]:
-    """One training and test, or the rest of one whose folder is `run`; returns a ledger row."""
-    resume_by = f"zoo reproduce {recipes.name_of(path)} --resume" if not options else "zoo fit --resume"
-    cli = ZooCLI(str(path), [*options, "--seed_everything", str(seed)], folder=run, resume_by=resume_by)
-    checkpoint = None if run is None else checkpoint_to_resume(cli, run)
-    trainer, watch = cli.trainer, Watch(expect.metric)
-    # The first callback: weight averaging puts the averaged weights in when validation starts.
-    trainer.callbacks.insert(0, watch)
-    if hasattr(cli.datamodule, "watch_test"):
-        cli.datamodule.watch_test = True
-    trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
-    seconds, cpu_seconds = watch.seconds, watch.cpu_seconds
-    tested = trainer.test(cli.model, cli.datamodule, verbose=False)[0] if expect.metric.startswith("test/") else {}
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()  # or the next seed would be logged into the same run
-    last = tested.get(expect.metric, watch.values[-1] if watch.values else None)
-    if last is None:
-        logged = sorted(tested or trainer.callback_metrics)
-        raise ValueError(f"{path.name} expects {expect.metric}, which was not logged: expected one of {logged}")
-    history = [*watch.values[:-1], last]
-    value = statistics.mean(history[-expect.over_last :])
-    return {
-        "recipe": recipes.name_of(path),
-        "seed": seed,
-        "metric": expect.metric,
-        "value": round(value, 6),
-        "best": round(expect.best(history), 6),
-        "target": expect.target,
-        "met": expect.met(value),
-        "seconds": round(seconds, 1),
-        "tflop": round(cli.flop_counter.tflop, 3),
-        "parameters": sum(parameter.numel() for parameter in cli.model.parameters()),
-        "device": device(trainer),
-        "versions": f"python {platform.python_version()} torch {torch.__version__.split('+')[0]} "
-        f"torchvision {torchvision.__version__.split('+')[0]} lightning {lightning.__version__}",
-        "commit": watch.commit,
-        "date": time.strftime("%Y-%m-%d"),
-        "samples": cli.flop_counter.samples,
-        "cpu_seconds": round(cpu_seconds, 1),
-    }
-
-
-def checkpoint_to_resume(cli: ZooCLI, run: Path) -> Path:
-    """The newest checkpoint of a run, if the run has the settings of the recipe.
-
-    Raises:
-        ValueError: if it has others, as its result would not be the recipe's; or no checkpoint.
-    """
-    saved = yaml.safe_load((run / "config.yaml").read_text())
-    wanted = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
-    if saved != wanted:
-        key = next(key for key in {**saved, **wanted} if saved.get(key) != wanted.get(key))
-        raise ValueError(
-            f"{run} was started with another {key} than the recipe has: expected the recipe's settings, as the result "
-            "would not be the recipe's; go on by `zoo fit --resume`, or start anew"
-        )
-    found = newest_whole(run)
-    if found is None:
-        raise ValueError(f"{run} has no checkpoint: expected one under checkpoints; start anew")
-    return found
-
-
-def device(trainer: Trainer) -> str:
-    """Hardware and precision, such as "AMD EPYC, 2 thread(s), AVX512, 32-true"."""
-    if trainer.strategy.root_device.type == "cuda":
-        return f"{trainer.world_size} x {torch.cuda.get_device_name()}, {trainer.precision}"
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-    units = f"{torch.get_num_threads()} thread(s), {torch.backends.cpu.get_cpu_capability()}"
-    return f"{model}, {units}, {trainer.precision}"
-
-
-def commit() -> str:
-    """The commit of the checkout, with a + if files differ from it, other than those that hold results."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(recipes.ROOT), *arguments], capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    generated = (":!results.csv", ":!results.lock", ":!../RESULTS.md", ":!../README.md")
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", *generated)
-    return (git("rev-parse", "--short=10", "HEAD") or "unknown") + ("+" if changed else "")

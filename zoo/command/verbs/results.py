@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    from zoo.command import documents, ladder, work  # they draw, and so import matplotlib
+    from zoo.results import documents, ladder, work  # they draw, and so import matplotlib
 
     print(*documents.publish(), *ladder.publish(), *work.publish(), sep="\n")
     return 0

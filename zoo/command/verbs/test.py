@@ -8,11 +8,17 @@ recipe, --help, --model.help and --data.help list them.
 
 import argparse
 
-from zoo.command.training import add_recipe, run_trainer
+from zoo.command import recipes
 
 TAKES_OPTIONS = RECIPE_HELP = True
-add_arguments = add_recipe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=str, metavar="RECIPE", help="name, path of a YAML file, or folder of a run")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
+    recipes.find(args.recipe)  # an unknown one is told before seconds of imports
+    from zoo.command.training import run_trainer
+
     return run_trainer("test", args.recipe, rest)

@@ -17,7 +17,7 @@ from zoo.command import recipes
 LEDGER = recipes.ROOT / "results.csv"
 COLUMNS = (
     "recipe", "seed", "metric", "value", "best", "target", "met", "seconds", "tflop", "parameters",
-    "device", "versions", "commit", "date", "samples", "cpu_seconds",
+    "device", "versions", "commit", "date", "samples", "cpu_seconds", "train", "val",
 )  # fmt: skip
 
 

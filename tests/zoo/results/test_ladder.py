@@ -2,7 +2,8 @@
 
 import pytest
 
-from zoo.command import ladder, ledger, recipes
+from zoo.command import recipes
+from zoo.results import ladder, ledger
 
 EXPECT = {
     "mnist/first": recipes.Expect("test/acc", at_least=0.99, rung=1, label="heavy"),

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from callbacks.figures.style import BLUE, GRAY, GREEN, GRID, ORANGE, VERMILION, plain_axes, save_figure
-from zoo.command import ledger, recipes
+from zoo.command import recipes
+from zoo.results import ledger
 
 MAX_GAP = 20.0  # in per cent; a mean that is further below the best is written at the left edge
 MARGIN = 0.15  # free space beside the results, as a share of their range

@@ -13,13 +13,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
-from zoo import ready, trust
-from zoo.command import ledger, recipes
+from zoo import trust
+from zoo.command import recipes
 from zoo.command.checkpoints import load_module
 from zoo.command.lightning_cli import ZooCLI
 from zoo.command.verbs.publish import ROOM
 from zoo.command.verbs.schedule import NO_TRAINING_OPTIONS
-from zoo.ready import Card
+from zoo.inference import ready
+from zoo.inference.ready import Card
+from zoo.results import ledger
 
 NAMES = ready.names()
 SAMPLE = 1000  # images or windows of text at most that the figures are checked on
@@ -142,7 +144,8 @@ def test_a_card_runs_nothing(tmp_path, monkeypatch, changes):
 
 
 def test_to_import_the_package_does_not_import_torch():
-    code = "import sys, zoo.ready; zoo.ready.read_card(zoo.ready.find('digits/small')); print('torch' in sys.modules)"
+    read = "ready.read_card(ready.find('digits/small'))"
+    code = f"import sys; from zoo.inference import ready; {read}; print('torch' in sys.modules)"
     root = {"PYTHONPATH": str(Path(zoo.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | root, capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr

@@ -13,8 +13,8 @@ from pathlib import Path
 from datamodules.io import atomic_write
 from datamodules.messages import nearest_names
 from zoo.command import recipes
-from zoo.command.documents.described import classes, commands, gallery, studies, systems
-from zoo.command.documents.measured import (
+from zoo.results.documents.described import classes, commands, gallery, studies, systems
+from zoo.results.documents.measured import (
     all_results,
     featured_results,
     ladders,

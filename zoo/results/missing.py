@@ -3,7 +3,8 @@
 import time
 from typing import NamedTuple
 
-from zoo.command import ledger, recipes
+from zoo.command import recipes
+from zoo.results import ledger
 
 
 class Run(NamedTuple):

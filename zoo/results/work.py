@@ -10,7 +10,8 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from callbacks.figures.style import BLUE, GRID, ORANGE, add_axes, heading, plain_axes, save_figure
-from zoo.command import ledger, recipes
+from zoo.command import recipes
+from zoo.results import ledger
 
 LARGEST = 900.0  # area of the marker of the net with the most parameters, in points squared
 LEADER = "#BBBBBB"  # color of the lines from a marker to its name

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from zoo.classification.base import Classifier
 from zoo.detection.base import Detector
+from zoo.inference.preprocess import CLS, SEP, Images, MaskedTexts, preprocesses
 from zoo.language.base import LanguageModel
 from zoo.parts.nca import NCA
-from zoo.preprocess import CLS, SEP, Images, MaskedTexts, preprocesses
 
 
 @dataclass

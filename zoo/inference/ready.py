@@ -17,7 +17,7 @@ from datamodules.messages import nearest_names
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parents[1] / "weights"
 SUFFIX = ".safetensors"
 LENGTH = 8  # bytes before the header of a safetensors file, which say how long it is
 

@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from zoo.command import ledger, main, recipes
-from zoo.command.documents.measured import has_target, recipe_link, recipe_table, table
-from zoo.command.documents.prose import docstring_of, heading_of, plain, sentences
+from zoo.command import main, recipes
+from zoo.results import ledger
+from zoo.results.documents.measured import has_target, recipe_link, recipe_table, table
+from zoo.results.documents.prose import docstring_of, heading_of, plain, sentences
 
 CLASSES = ("name", "what it is", "recipes with it")
 EXAMPLES = 2  # recipes that are named as users of a class; of more the number is told

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from zoo import ready
 from zoo.command import recipes
 from zoo.command.checkpoints import is_ready, load_module, newest_checkpoint
-from zoo.preprocess import preprocesses
+from zoo.inference import ready
+from zoo.inference.preprocess import preprocesses
 
 
 def load(source: str | Path) -> Any:

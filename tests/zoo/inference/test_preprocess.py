@@ -12,7 +12,7 @@ from datamodules.images.digits import Digits
 from datamodules.text.sentence_pairs import SentencePairs
 from datamodules.text.text import Text
 from helpers import draw_picture, verse
-from zoo.preprocess import Images, MaskedTexts, Sentences, Texts, preprocesses
+from zoo.inference.preprocess import Images, MaskedTexts, Sentences, Texts, preprocesses
 
 COLOR = Images((3, 6, 8), (0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from datamodules.io import image_size
 from zoo.classification.base import Classifier
-from zoo.preprocess import Images
+from zoo.inference.preprocess import Images
 
 VALUES = 2**22  # of the images that are taken at a time, at most
 MAX_BATCH, MAX_KEPT = 64, 8  # images at a time; of those that are kept, which are large

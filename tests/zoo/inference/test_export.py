@@ -17,14 +17,14 @@ from zoo.classification.plain_conv import PlainConv
 from zoo.classification.vit import ViT
 from zoo.command.main import main
 from zoo.detection.yolo import YOLO
-from zoo.export import ABOUT, TOLERANCE, export
 from zoo.generation.image_optimization import ImageOptimization
 from zoo.generation.texture_nca import TextureNCA
+from zoo.inference.export import ABOUT, TOLERANCE, export
+from zoo.inference.plans import Logits, plan
+from zoo.inference.preprocess import preprocesses
 from zoo.language.bert import BERT
 from zoo.language.gpt import GPT
 from zoo.multimodal.clip import CLIP
-from zoo.plans import Logits, plan
-from zoo.preprocess import preprocesses
 
 WORDS = "to be or not to be that is the question"
 COLOR = {"image_shape": [3, 16, 24], "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "classes": ["a", "b", "c"]}
@@ -150,7 +150,7 @@ def test_what_is_no_program_is_refused_in_one_line(tmp_path):
 
 def test_a_program_that_differs_is_not_written(tmp_path, monkeypatch):
     written = plan(*make("gpt"))
-    monkeypatch.setattr("zoo.export.torch_program", lambda content: lambda ids: [written.graph(ids) + 1e-3])
+    monkeypatch.setattr("zoo.inference.export.torch_program", lambda content: lambda ids: [written.graph(ids) + 1e-3])
     with pytest.raises(ValueError, match=r"differs from the module by 1\.0e-03"):
         export(written, tmp_path / "a.pt2", "torch", {})
     assert not list(tmp_path.iterdir())

@@ -130,7 +130,7 @@ def test_tokens_kept_in_a_file_are_those_in_memory(file, kind, monkeypatch, capf
     assert kept.ids["train"].values.dtype == (np.uint8 if kept.vocab_size <= 256 else np.uint16)
     monkeypatch.setattr(ids_module, "_encoded", lambda *_: pytest.fail("encoded again"))
     again = module()
-    assert capfd.readouterr().err == ""
+    assert "encoding" not in capfd.readouterr().err
     monkeypatch.undo()  # a small text
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "other"))
     held = module()

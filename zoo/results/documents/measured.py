@@ -2,9 +2,10 @@
 
 from fnmatch import fnmatchcase
 
-from zoo import ready
-from zoo.command import ladder, ledger, recipes, work
-from zoo.command.documents.prose import about
+from zoo.command import recipes
+from zoo.inference import ready
+from zoo.results import ladder, ledger, work
+from zoo.results.documents.prose import about
 
 INTRODUCTION = """\
 # Results
@@ -67,7 +68,7 @@ def featured_results() -> str:
 
 
 def work_results() -> str:
-    """The recipes that `zoo.command.work` draws, best first."""
+    """The recipes that `zoo.results.work` draws, best first."""
     lines = [
         ledger.summarize_recipe(point.recipe) | {"net": point.label}
         for folder in work.folders()
@@ -77,7 +78,7 @@ def work_results() -> str:
 
 
 def ladders() -> str:
-    """The figures of the ladders, see `zoo.command.ladder`."""
+    """The figures of the ladders, see `zoo.results.ladder`."""
     folders = sorted({name.partition("/")[0] for name in recipes.names()})
     return "\n\n".join(
         f"![Test accuracy of each step of the ladder of {folder}, with its target](docs/ladder_{folder}.png)"

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from datamodules.io import atomic_write
-from zoo.plans import Plan
+from zoo.inference.plans import Plan
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 TOLERANCE = 1e-4  # by which the outputs of a program may differ from the module's
@@ -42,7 +42,7 @@ def export(plan: Plan, path: Path, format: str, about: dict[str, Any]) -> Export
     """Writes what is planned as a program, reads it again and compares it with the module, in several sizes.
 
     Args:
-        plan: see `zoo.plans.plan`.
+        plan: see `zoo.inference.plans.plan`.
         path: of the file.
         format: "onnx" or "torch".
         about: what the file says of itself beside what the plan says; texts, numbers and lists.
