@@ -23,7 +23,7 @@ from torch import Tensor
 
 import zoo
 from zoo.classification.resnet import ResNet18
-from zoo.command.verbs.predict import found_in
+from zoo.command.actions.predict import found_in
 from zoo.inference.predictor import MAX_BATCH, Predictor
 
 TURNS = 5

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
+from zoo.command.actions.grow import AUTOMATA, save_automaton
 from zoo.command.lightning_cli import ZooCLI
-from zoo.command.verbs.grow import AUTOMATA, save_automaton
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from callbacks.galleries.retrieval import RetrievalGallery
 from datamodules.captions.drawn import Captions
 from helpers import Synthetic, fingerprint_of_global_randomness, quiet_trainer
 from zoo.classification.resnet_mini import ResNetMini
-from zoo.command.verbs.find import find, read_images
+from zoo.command.actions.find import find, read_images
 from zoo.multimodal.clip import CLIP
 
 N, SIZE = 30, 24

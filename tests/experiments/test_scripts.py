@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from zoo.command import recipes
+from zoo.command.actions.grow import load_automaton
 from zoo.command.main import main
-from zoo.command.verbs.grow import load_automaton
 
 SCRIPTS = recipes.ROOT / "scripts"
 

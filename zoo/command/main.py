@@ -3,13 +3,16 @@
 A verb is a module in `zoo/command/verbs`:
 
 - the first line of its docstring is its help; the docstring shows an example command;
-- `add_arguments(parser)` adds its arguments;
+- `add_arguments(parser)` adds its arguments; what is called `source` or `recipe` names a recipe, model or run, and is
+  refused if there is no such name;
 - `run(args, rest)` runs it and returns the exit status; `rest` are options of a recipe, such as
-  `--trainer.max_epochs 2`;
+  `--trainer.max_epochs 2`. Where it needs more than the standard library, it is in the module of the same name in
+  `zoo/command/actions`;
 - `TAKES_OPTIONS = True` says that it accepts such options, `RECIPE_HELP = True` that, if a recipe is given, the
   recipe's own parser prints the help, since it knows all options.
 
-Only the module of the requested verb is imported, so that the command starts quickly.
+Only the module of the requested verb is imported, and its action when the arguments have been read, so that help and
+errors in the words take no time.
 """
 
 import argparse
@@ -29,6 +32,7 @@ from typing import NoReturn
 import callbacks  # noqa: F401
 import datamodules  # noqa: F401
 import experiments  # noqa: F401
+from zoo.command import recipes
 from zoo.command import verbs as verbs_package
 
 # Warnings that Lightning gives in every run and that need no action; the last is about frozen nets in a loss.
@@ -68,6 +72,12 @@ def import_verb(name: str) -> ModuleType:
     return importlib.import_module(f"{verbs_package.__name__}.{name.replace('-', '_')}")
 
 
+def import_action(name: str) -> ModuleType:
+    """The module that has the `run` of a verb."""
+    verb = import_verb(name)
+    return verb if hasattr(verb, "run") else importlib.import_module(f"zoo.command.actions.{name.replace('-', '_')}")
+
+
 def make_parser(words: list[str]) -> Parser:
     """The parser of the command, with the arguments of the verb that is the first of the positional words."""
     top = Parser("zoo", description="Deep-learning systems, each with a recipe that reproduces its number.")
@@ -94,7 +104,10 @@ def run(argv: list[str]) -> int:
     module = import_verb(args.verb)
     if rest and not getattr(module, "TAKES_OPTIONS", False):
         raise ValueError(f"zoo {args.verb} takes no {rest[0]!r}; see `zoo {args.verb} --help`")
-    return module.run(args, rest)
+    for name in ("recipe", "source"):
+        if (source := getattr(args, name, None)) is not None:
+            recipes.check_name(source)
+    return import_action(args.verb).run(args, rest)
 
 
 def without_option(argv: list[str], option: str) -> tuple[list[str], list[str]]:

@@ -96,6 +96,15 @@ def recipe_of(run: Path) -> str:
     return "/".join(parts[after:])
 
 
+def check_name(source: str) -> None:
+    """Raises ValueError unless `source` is a recipe, a ready model or a run, or looks like a file."""
+    from zoo.inference import ready
+
+    name = source.removesuffix(READY)
+    if Path(source).suffix not in (".ckpt", ready.SUFFIX) and run_of(source) is None and name not in ready.names():
+        find(name)
+
+
 def find(recipe: str) -> Path:
     """The file of a recipe given by name or by path, or the config of a run given by its folder.
 

@@ -306,13 +306,13 @@ def test_debug_shows_the_error_itself(user_message):
 
 
 def test_without_a_trainer_the_message_is_one_line_too(user_message, monkeypatch):
-    monkeypatch.setattr("zoo.command.verbs.predict.make_predictor", lambda *_, **__: fails())
+    monkeypatch.setattr("zoo.command.actions.predict.make_predictor", lambda *_, **__: fails())
     assert "zoo: out of memory: CUDA out of memory. Tried" in user_message("predict", "digits/small", "a.png")
 
 
 def test_other_runtime_errors_keep_their_traceback(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("zoo.command.verbs.predict.make_predictor", lambda *_, **__: fails(RuntimeError("a bug")))
+    monkeypatch.setattr("zoo.command.actions.predict.make_predictor", lambda *_, **__: fails(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         main(["predict", "digits/small", "a.png"])
 

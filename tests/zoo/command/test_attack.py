@@ -12,9 +12,9 @@ from PIL import Image
 from callbacks.figures.adversarial import Attacked, attack_figure
 from datamodules.images.digits import Digits
 from zoo.analysis.adversarial import fgsm, logits_of, targeted
+from zoo.command.actions.attack import Tally, attack, find_run, parse_epsilon
 from zoo.command.checkpoints import load_module
 from zoo.command.main import main
-from zoo.command.verbs.attack import Tally, attack, find_run, parse_epsilon
 from zoo.detection.yolo import YOLO
 
 FIT = ["fit", "digits/small", "--trainer.max_epochs", "2", "--trainer.callbacks", "null", "--trainer.logger", "false"]

@@ -7,8 +7,8 @@ from PIL import Image
 from datamodules.captions.drawn import Captions
 from helpers import Synthetic, quiet_trainer
 from zoo.classification.resnet_mini import ResNetMini
+from zoo.command.actions.find import find, read_images
 from zoo.command.main import main
-from zoo.command.verbs.find import find, read_images
 from zoo.multimodal.clip import CLIP
 
 SIZE = 24

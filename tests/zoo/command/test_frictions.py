@@ -98,7 +98,7 @@ def test_many_large_photographs_are_classified_in_little_memory_one_line_at_a_ti
         Path(f"{i}.jpg").hardlink_to("0.jpg")
     assert main(["fit", "digits/small", *QUICK]) == 0
     code = (
-        "import resource, sys, zoo.command.verbs.predict as p\n"
+        "import resource, sys, zoo.command.actions.predict as p\n"
         "lines = p.predict('digits/small', [f'{i}.jpg' for i in range(60)])\n"
         "next(lines)\n"
         "first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

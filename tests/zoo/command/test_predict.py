@@ -17,10 +17,10 @@ from callbacks.figures.predictions import MANY_BOXES, Predicted, prediction_shee
 from datamodules.boxes.shapes import Shapes
 from datamodules.text.sentence_pairs import SentencePairs
 from helpers import draw_picture, quiet_trainer, verse
+from zoo.command.actions.fill import fill
+from zoo.command.actions.predict import make_predictor, predict
 from zoo.command.main import main
 from zoo.command.sources import image_files, in_threads
-from zoo.command.verbs.fill import fill
-from zoo.command.verbs.predict import make_predictor, predict
 from zoo.detection.yolo import YOLO
 from zoo.inference.predictor import MAX_BATCH, Read
 from zoo.language.bert import BERT

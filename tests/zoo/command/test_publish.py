@@ -13,11 +13,11 @@ import zoo
 from datamodules.images.digits import Digits
 from helpers import draw_picture
 from zoo.classification.resnet_mini import ResNetMini
+from zoo.command.actions import publish as verb
+from zoo.command.actions.publish import publish
 from zoo.command.checkpoints import config_of, newest_checkpoint
 from zoo.command.main import main
 from zoo.command.recipes import find, recipe_of
-from zoo.command.verbs import publish as verb
-from zoo.command.verbs.publish import publish
 from zoo.inference import ready
 
 TINY = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=1"]

@@ -14,8 +14,8 @@ from callbacks.figures.receptive_field import MAX_OUTLINES, Field, field_figure
 from helpers import draw_picture
 from zoo.analysis.receptive_field import receptive_field
 from zoo.classification.resnet_mini import ResNetMini
+from zoo.command.actions.receptive_field import build, nearest_unit, net_of
 from zoo.command.main import main
-from zoo.command.verbs.receptive_field import build, nearest_unit, net_of
 
 
 @pytest.fixture(autouse=True)

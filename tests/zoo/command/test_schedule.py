@@ -19,8 +19,8 @@ from datamodules.augment.images import Crop
 from helpers import Synthetic, fingerprint_of_global_randomness, quiet_trainer
 from zoo.classification.plain_conv import PlainConv
 from zoo.command import recipes
+from zoo.command.actions import schedule
 from zoo.command.main import main
-from zoo.command.verbs import schedule
 from zoo.parts.optim.schedules import Constant, OneCycle
 
 LENGTH = 8  # steps an epoch of `data()`

@@ -15,8 +15,8 @@ from torchvision.ops import box_iou
 from datamodules.batches import Boxed
 from datamodules.boxes.base import BoxedData, BoxedInMemory
 from helpers import draw_picture, quiet_trainer
+from zoo.command.actions.predict import predict
 from zoo.command.main import main
-from zoo.command.verbs.predict import predict
 from zoo.detection.base import MAP50
 from zoo.detection.yolo import YOLO, YOLOLoss, YOLONet, assign, decode, paired_iou, read_anchors
 from zoo.parts.optim.schedules import Constant

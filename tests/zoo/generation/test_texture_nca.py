@@ -22,8 +22,8 @@ from callbacks.training.gradients import GradientNormalization
 from datamodules.batches import ContentStyle
 from datamodules.images.single_image import ImagePair
 from helpers import draw_picture, fingerprint_of_global_randomness, quiet_trainer, run_as_script
+from zoo.command.actions.grow import AUTOMATA, load_automaton, names, save_automaton
 from zoo.command.main import main
-from zoo.command.verbs.grow import AUTOMATA, load_automaton, names, save_automaton
 from zoo.generation.texture_nca import TextureNCA
 from zoo.parts.nca import NCA, to_rgb
 from zoo.parts.optim.schedules import Constant

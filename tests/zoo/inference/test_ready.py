@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 import zoo
 from zoo import trust
 from zoo.command import recipes
+from zoo.command.actions.publish import ROOM
+from zoo.command.actions.schedule import NO_TRAINING_OPTIONS
 from zoo.command.checkpoints import load_module
 from zoo.command.lightning_cli import ZooCLI
-from zoo.command.verbs.publish import ROOM
-from zoo.command.verbs.schedule import NO_TRAINING_OPTIONS
 from zoo.inference import ready
 from zoo.inference.ready import Card
 from zoo.results import ledger

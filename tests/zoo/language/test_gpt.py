@@ -18,8 +18,8 @@ from callbacks.galleries.generated_text import GeneratedText
 from datamodules.batches import Tokens
 from datamodules.text.text import Text
 from helpers import fingerprint_of_global_randomness, quiet_trainer, verse
+from zoo.command.actions.generate import generate
 from zoo.command.main import main
-from zoo.command.verbs.generate import generate
 from zoo.language import gpt
 from zoo.language.base import LanguageModel
 from zoo.language.gpt import GPT, GPTNet, sample_token

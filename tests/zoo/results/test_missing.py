@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from zoo.command import recipes, reproduction
+from zoo.command import recipes
+from zoo.command.actions import reproduce
 from zoo.command.main import main
 from zoo.results import ledger, missing
 from zoo.results.missing import Clock, Run, missing_runs
@@ -67,14 +68,14 @@ def test_no_run_is_started_that_would_end_too_late(monkeypatch):
 def test_missing_runs_all_that_fit_and_goes_on_after_a_failure(own_recipes, monkeypatch, capfd):
     """The first recipe fails, the second reaches the ledger, the third does not fit; again: nothing is redone."""
     own_recipes(broken={"wanted": 1, "minutes": 1}, quick={"minutes": 1}, slow={"minutes": 100})
-    whole = reproduction.run_seed
+    whole = reproduce.run_seed
 
     def run_seed(path, *args, **options):
         if path.stem == "broken":
             raise RuntimeError("lightning struck")
         return whole(path, *args, **options)
 
-    monkeypatch.setattr(reproduction, "run_seed", run_seed)
+    monkeypatch.setattr(reproduce, "run_seed", run_seed)
     command = ["reproduce", "--missing", "--cost", "cpu", "--minutes", "30"]
     assert main(command) == 1
     out, err = capfd.readouterr()
@@ -103,14 +104,14 @@ def test_contradictory_arguments_are_refused(arguments, said, capfd):
 
 def interrupt_at_step(monkeypatch, step: int) -> None:
     """Sends this process a SIGTERM in the middle of its next training."""
-    watch = reproduction.Watch
+    watch = reproduce.Watch
 
     class Interrupt(watch):
         def on_train_batch_end(self, trainer, *_) -> None:
             if trainer.global_step == step:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(reproduction, "Watch", Interrupt)
+    monkeypatch.setattr(reproduce, "Watch", Interrupt)
 
 
 def test_an_interrupted_reproduction_goes_on_by_the_printed_command_and_gives_the_same_row(
@@ -140,7 +141,7 @@ def test_a_run_with_other_settings_or_of_another_commit_is_not_resumed_as_the_re
     run = next(Path("runs/own/short").iterdir())
     resume = ["reproduce", "own/short", "--resume", str(run)]
     with monkeypatch.context() as patched:
-        patched.setattr(reproduction, "commit", lambda: "another")
+        patched.setattr(reproduce, "commit", lambda: "another")
         assert main(resume) == 2
     assert "started at commit" in capfd.readouterr().err
     path = recipes.ROOT / "own" / "short.yaml"

@@ -10,59 +10,10 @@ it. ONNX needs the packages onnx and onnxscript, and onnxruntime for the compari
 """
 
 import argparse
-import dataclasses
-import sys
 from pathlib import Path
-from typing import Any
-
-from zoo.command import recipes
-from zoo.command.checkpoints import checkpoint_of, is_ready, load_module, run_of_checkpoint
-from zoo.inference import ready
-from zoo.inference.export import SUFFIXES, Exported
-from zoo.inference.export import export as write_program
-from zoo.inference.plans import plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=str, metavar="MODEL", help="recipe, RECIPE@ready, folder of a run, or file")
-    parser.add_argument("--format", type=str, choices=tuple(SUFFIXES), default="onnx", help="of the program")
+    parser.add_argument("--format", type=str, choices=("onnx", "torch"), default="onnx", help="of the program")
     parser.add_argument("--out", type=Path, help="file; default the name of the recipe, here")
-
-
-def run(args: argparse.Namespace, rest: list[str]) -> int:
-    exported = export(args.source, args.format, args.out)
-    difference = exported.difference
-    checked = "not compared, as onnxruntime is missing" if difference is None else f"differs by {difference:.0e}"
-    size = exported.path.stat().st_size / 1000
-    print(f"{exported.path}  {size:.0f} kB  free: {', '.join(exported.free)}  {checked}", file=sys.stderr)
-    print(exported.usage)
-    return 0
-
-
-def export(source: str, format: str = "onnx", out: Path | None = None) -> Exported:
-    """Exports a trained model.
-
-    Args:
-        source: recipe, RECIPE@ready, folder of a run, checkpoint, or file of `zoo publish`.
-        format: "onnx" or "torch".
-        out: the file; default the last part of the recipe's name, in the working directory.
-
-    Returns:
-        The file, what is free in it, how exact it is, and how it is used.
-
-    Raises:
-        ValueError: if the model is none that makes sense as a program, its program differs from it, or packages are
-            missing.
-        OSError: if the file cannot be written.
-    """
-    path = checkpoint_of(source)
-    module, data = load_module(path, needs=None)
-    about: dict[str, Any] = {"module": f"{type(module).__module__}.{type(module).__qualname__}"}
-    if is_ready(path):
-        card = dataclasses.asdict(ready.read_card(path))
-        about |= {name: card[name] for name in ("recipe", "result", "license", "commit", "description")}
-        name = path.stem
-    else:
-        name = about["recipe"] = recipes.recipe_of(run_of_checkpoint(path))
-    out = out or Path(f"{Path(name).name or path.stem}{SUFFIXES[format]}")
-    return write_program(plan(module, data), out, format, about)

@@ -23,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    recipes.find(args.recipe)  # an unknown one is told before seconds of imports
     is_run = recipes.run_of(args.recipe) is not None
     if is_run and not args.resume:
         raise ValueError(

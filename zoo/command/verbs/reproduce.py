@@ -17,8 +17,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zoo.command import recipes
-
 TAKES_OPTIONS = True
 
 
@@ -54,9 +52,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if not Path(args.data).is_dir():
             raise ValueError(f"--data is {args.data}, which is no folder: expected the folder that holds the data sets")
         os.environ["ZOO_DATA"] = str(Path(args.data).resolve())
-    if args.recipe is not None:
-        recipes.find(args.recipe)  # an unknown one is told before seconds of imports
-    from zoo.command.reproduction import reproduce, reproduce_missing
+    from zoo.command.actions.reproduce import reproduce, reproduce_missing
 
     with contextlib.redirect_stdout(sys.stderr):
         if args.missing:

@@ -8,8 +8,6 @@ recipe, --help, --model.help and --data.help list them.
 
 import argparse
 
-from zoo.command import recipes
-
 TAKES_OPTIONS = RECIPE_HELP = True
 
 
@@ -18,7 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    recipes.find(args.recipe)  # an unknown one is told before seconds of imports
     from zoo.command.training import run_trainer
 
     return run_trainer("test", args.recipe, rest)
