@@ -19,7 +19,7 @@ test-cluster: .venv/ready
 
 # A link that leads nowhere is an error.
 docs: .venv/ready
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 types: .venv/ready
 	$(BIN)/mypy

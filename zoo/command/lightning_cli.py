@@ -131,12 +131,14 @@ class ZooCLI(LightningCLI):
     Attributes:
         folder: the run folder: config, checkpoints, metrics, pictures.
         flop_counter: counts the operations of the training.
+        settings: the complete config, as plain data.
 
     Raises:
         ValueError: for anything wrong in the recipe or the options, in one line.
     """
 
     folder: Path
+    settings: dict[str, Any]
     trainer: ZooTrainer
     parser: LightningArgumentParser
 
@@ -193,6 +195,7 @@ class ZooCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         separate_port()
+        self.settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         folder = self.given_folder or self.config.trainer.default_root_dir
         self.folder = Path(folder or claim_run_folder(recipes.name_of(self.recipe))).absolute()
 
@@ -224,8 +227,7 @@ class ZooCLI(LightningCLI):
 
     def resume_command(self) -> str:
         """The command that goes on with this run; what it was started with is in the run's config."""
-        names = trust.names_in(yaml.safe_load(self.parser.dump(self.config)))
-        packages = {name.partition(".")[0] for name in trust.foreign(names)}
+        packages = {name.partition(".")[0] for name in trust.foreign(trust.names_in(self.settings))}
         folder = os.path.relpath(self.folder)
         return " ".join([self.resume_by, shlex.quote(folder), *(f"--trust {name}" for name in sorted(packages))])
 

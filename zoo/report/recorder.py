@@ -96,7 +96,8 @@ def differences(cli: ZooCLI) -> list[tuple[str, Any, Any]]:
     """The settings that the recipe alone would have otherwise, each with the recipe's value and this run's."""
     with trust.only(nameable(cli.recipe, [])):
         parsed = cli.parser.parse_args(["--config", str(cli.recipe)])
-    both = [settings_of(yaml.safe_load(cli.parser.dump(one, skip_none=False))) for one in (parsed, cli.config)]
+    alone = yaml.safe_load(cli.parser.dump(parsed, skip_none=False))
+    both = [settings_of(one) for one in (alone, cli.settings)]
     return [(key, there, here) for key, (there, here) in differing(both)]
 
 

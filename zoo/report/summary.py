@@ -5,8 +5,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import yaml
-
 from callbacks.figures.curves import split_of
 from callbacks.monitors.curves import axes_of, epoch_metrics
 from callbacks.runtime.duration import duration
@@ -95,7 +93,7 @@ def next_command(cli: ZooCLI) -> str:
         command = f"zoo fit {shlex.quote(recipe_of(cli))} --data.content YOUR_IMAGE"
     else:
         command = f"zoo compare {run} ANOTHER_RUN"
-    names = trust.foreign(trust.names_in(yaml.safe_load(cli.parser.dump(cli.config))))
+    names = trust.foreign(trust.names_in(cli.settings))
     return " ".join([command, *(f"--trust {name}" for name in sorted({name.partition(".")[0] for name in names}))])
 
 

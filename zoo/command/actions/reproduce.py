@@ -217,8 +217,7 @@ def checkpoint_to_resume(cli: ZooCLI, run: Path) -> Path:
     Raises:
         ValueError: if it has others, as its result would not be the recipe's; or no checkpoint.
     """
-    saved = yaml.safe_load((run / "config.yaml").read_text())
-    wanted = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+    saved, wanted = yaml.safe_load((run / "config.yaml").read_text()), cli.settings
     if saved != wanted:
         key = next(key for key in {**saved, **wanted} if saved.get(key) != wanted.get(key))
         raise ValueError(
