@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,14 @@ def vgg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def fake_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vgg_weights: Path) -> Path:
-    """A folder of random MNIST and Fashion-MNIST (120 + 40 images), CIFAR-10 (200 + 40), images, weights and text.
+@pytest.fixture(scope="session")
+def data_files(tmp_path_factory: pytest.TempPathFactory, vgg_weights: Path) -> Path:
+    """Random MNIST and Fashion-MNIST (120 + 40 images), CIFAR-10 (200 + 40), images, weights and text.
 
-    In the data sets' own files; the checksums in our datamodules and in torchvision are those of these files.
+    In the data sets' own files.
     """
-    folder, draw = tmp_path / "data", np.random.default_rng(0)
-    (folder / "weights").mkdir(parents=True)
+    folder, draw = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    (folder / "weights").mkdir()
     (folder / "weights" / "vgg16_hed_features.safetensors").symlink_to(vgg_weights)
     for i, name in enumerate(("content/astronaut", "content/chelsea", "style/starry_night")):
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +64,6 @@ def fake_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vgg_weights: Path
     save_file(squeezenet1_0().half().state_dict(), folder / "weights" / "squeezenet1_0.safetensors")
     (folder / "tinyshakespeare").mkdir()
     (folder / "tinyshakespeare" / "input.txt").write_text(verse())
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where trained tokenizers are kept
 
     def images(n: int, *shape: int) -> np.ndarray:
         return draw.integers(0, 256, (n, *shape), dtype=np.uint8)
@@ -76,7 +76,14 @@ def fake_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vgg_weights: Path
         content = {"data": images(40, 3072), "labels": [i % 10 for i in range(40)]}
         write_pickle(folder / "cifar-10-batches-py" / file, content)
     write_pickle(folder / "cifar-10-batches-py" / "batches.meta", {"label_names": list(CIFAR10.classes)})
+    return folder
 
+
+@pytest.fixture
+def fake_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_files: Path) -> Path:
+    """A folder of small random data, see `data_files`; the checksums that are expected of data sets are theirs."""
+    folder = Path(shutil.copytree(data_files, tmp_path / "data", symlinks=True))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where trained tokenizers are kept
     for data in (MNIST, FashionMNIST, CIFAR10):
         md5 = {name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in data.checksums}
         monkeypatch.setattr(data, "checksums", md5)

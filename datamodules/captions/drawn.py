@@ -34,6 +34,10 @@ PHRASINGS = {
     "val": (
         "here is a {shape} and it is {size} and {color}",
         "this picture shows a {color} {shape} of {size} size",
+        "here we see a {shape} that is {size} and {color}",
+        "in this picture there is one {color} {shape} of {size} size",
+        "look here and see a {size} {shape} in {color} colour",
+        "it is a {color} {shape} and someone made it {size}",
     ),
     "test": (
         "a picture of one {size} {shape} in {color}",
