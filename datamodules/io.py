@@ -50,7 +50,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path next to `path` to write to, and renames it to `path` at the end; creates the folder.
 
     Raises:
-        OSError: if the file cannot be written; an older file of this name stays as it was.
+        OSError: if the file cannot be written; an older file of this name stays as it was. Errors of what else is done
+            meanwhile, such as of another file that is read, are raised as they are.
     """
     path = Path(path)
     host = re.sub(r"\W", "", platform.node())
@@ -68,7 +69,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     except Exception as error:
         # Libraries clean up after an OSError, and may raise an error of another type while they do.
         cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
+        if not isinstance(cause, OSError) or not _is_about(cause, temporary):
             raise
         raise OSError(
             f"{path} could not be written ({cause.strerror or cause}), and an older file of this name stays as it was: "
@@ -77,6 +78,13 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # it does not exist if all went well, or if it could not be created
             temporary.unlink()
+
+
+def _is_about(error: OSError, path: Path) -> bool:
+    """Whether an error may come from writing to a path; if not, it is of another file or of a closed pipe."""
+    if isinstance(error, BrokenPipeError) or error.errno is None:  # without a number it is not the system's
+        return False
+    return not isinstance(error.filename, (str, os.PathLike)) or path.is_relative_to(error.filename)
 
 
 def _is_running(process: str) -> bool:

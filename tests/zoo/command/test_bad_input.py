@@ -1,5 +1,6 @@
 """Bad input ends with exit status 2 and one line that names value, expectation and remedy; no partial file is left."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,19 @@ def test_folder_of_one_class(capfd, pictures):
 def test_debug_shows_the_traceback():
     with pytest.raises(ValueError, match="unknown recipe"):
         main(["fit", "absent", "--debug"])
+
+
+def test_an_error_of_another_file_or_of_a_closed_pipe_is_not_told_as_one_of_the_file_that_is_written(here):
+    for action in (Path("absent.png").read_bytes, lambda: io.read_image("broken.png"), raise_broken_pipe):
+        (here / "broken.png").write_bytes(b"no image")
+        with pytest.raises((OSError, ValueError)) as raised, io.atomic_write("table.csv"):
+            action()
+        assert "table.csv" not in str(raised.value)
+        assert not (here / "table.csv").exists()
+
+
+def raise_broken_pipe():
+    raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
 
 @pytest.mark.parametrize("cleans_up", [True, False])
