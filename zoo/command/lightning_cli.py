@@ -1,7 +1,6 @@
 """LightningCLI as the zoo uses it: one recipe, a run folder, errors in one line."""
 
 import argparse
-import itertools
 import os
 import shlex
 import sys
@@ -30,6 +29,7 @@ from zoo import trust
 from zoo.command import recipes
 from zoo.command.checkpoints import AtomicCheckpointIO, RunCheckpoint
 from zoo.command.errors import cli_error_message
+from zoo.command.options import by_name, or_help
 from zoo.command.recipes import Expect
 from zoo.command.run_folder import claim_run_folder, release, separate_port
 from zoo.system import System
@@ -91,15 +91,6 @@ class SaveConfig(SaveConfigCallback):
                 logger.experiment.config.update(yaml.safe_load(text), allow_val_change=True)
 
 
-def or_help(options: list[str], recipe: dict[str, Any]) -> list[str]:
-    """The options; or, if `--model.help` or `--data.help` is among them without a class, the help of the recipe's."""
-    for word, following in itertools.zip_longest(options, options[1:], fillvalue="-"):
-        part = word[2:-5]
-        if word in ("--model.help", "--data.help") and following.startswith("-") and part in recipe:
-            return [f"{word}={recipe[part]['class_path']}"]
-    return options
-
-
 def nameable(recipe: Path, options: list[str]) -> set[str]:
     """The packages and names that the values of a recipe and of options may name.
 
@@ -151,7 +142,7 @@ class ZooCLI(LightningCLI):
     ) -> None:
         self.recipe, self.flop_counter, self.given_folder = recipes.find(recipe), FlopCounter(), folder
         self.resume_by = resume_by
-        options = or_help(options or [], recipes.read(self.recipe))
+        options = or_help(by_name(options or []), recipes.read(self.recipe))
         try:
             with trust.only(nameable(self.recipe, options)):
                 super().__init__(

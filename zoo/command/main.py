@@ -8,8 +8,8 @@ A verb is a module in `zoo/command/verbs`:
 - `run(args, rest)` runs it and returns the exit status; `rest` are options of a recipe, such as
   `--trainer.max_epochs 2`. Where it needs more than the standard library, it is in the module of the same name in
   `zoo/command/actions`;
-- `TAKES_OPTIONS = True` says that it accepts such options, `RECIPE_HELP = True` that, if a recipe is given, the
-  recipe's own parser prints the help, since it knows all options.
+- `TAKES_OPTIONS = True` says that it accepts such options, `RECIPE_HELP = True` that, if a recipe is given, the help is
+  that of the recipe; with `--help all` the recipe's own parser prints it, since it knows all options.
 
 Only the module of the requested verb is imported, and its action when the arguments have been read, so that help and
 errors in the words take no time.
@@ -24,6 +24,7 @@ import select
 import signal
 import sys
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -31,8 +32,7 @@ from typing import NoReturn
 # Imported before the working folder is searched for modules, as that may have folders of the same names.
 import callbacks  # noqa: F401
 import datamodules  # noqa: F401
-import experiments  # noqa: F401
-from zoo.command import recipes
+from zoo.command import options, recipes
 from zoo.command import verbs as verbs_package
 
 # Warnings that Lightning gives in every run and that need no action; the last is about frozen nets in a loss.
@@ -81,6 +81,7 @@ def import_action(name: str) -> ModuleType:
 def make_parser(words: list[str]) -> Parser:
     """The parser of the command, with the arguments of the verb that is the first of the positional words."""
     top = Parser("zoo", description="Deep-learning systems, each with a recipe that reproduces its number.")
+    top.add_argument("--version", action="version", version=f"litzoo {version('litzoo')}")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     top.add_argument("--trust", metavar="PACKAGE", help="let recipes and checkpoints name classes of this package")
     subparsers = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
@@ -104,8 +105,13 @@ def run(argv: list[str]) -> int:
     module = import_verb(args.verb)
     if rest and not getattr(module, "TAKES_OPTIONS", False):
         raise ValueError(f"zoo {args.verb} takes no {rest[0]!r}; see `zoo {args.verb} --help`")
+    if getattr(module, "RECIPE_HELP", False):
+        if options.wants_short_help(rest):
+            print(options.short_help(args.verb, args.recipe))
+            return 0
+        rest = options.without_all(rest)
     for name in ("recipe", "source"):
-        if (source := getattr(args, name, None)) is not None:
+        if (source := getattr(args, name, None)) is not None and getattr(args, "resume", None) is not True:
             recipes.check_name(source)
     return import_action(args.verb).run(args, rest)
 

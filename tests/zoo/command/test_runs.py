@@ -89,6 +89,7 @@ def test_a_job_that_is_started_again_goes_on_from_its_newest_whole_checkpoint(he
     broken = bytearray((folder / "checkpoints/last.ckpt").read_bytes())
     broken[len(broken) // 2] ^= 1
     (folder / "checkpoints/recent.ckpt").write_bytes(broken)
+    (folder / "command.json").write_text(json.dumps(SHORT))  # which does not say that the run has come to its end
     capfd.readouterr()
     assert main(SHORT) == 0
     err = capfd.readouterr().err
@@ -97,6 +98,8 @@ def test_a_job_that_is_started_again_goes_on_from_its_newest_whole_checkpoint(he
     assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 12
     assert rows(folder)[: len(before)] == before
     assert sorted({row["epoch"] for row in rows(folder)}) == ["0", "1"]
+    assert main(SHORT) == 0
+    assert rows("runs/digits/small/5-2"), "after its end the same command is another run"
 
 
 def test_a_run_is_not_overwritten(here, capfd):

@@ -60,7 +60,11 @@ def test_a_verb_has_help_an_example_and_typed_arguments(name):
     assert 0 < len(text) < 120
     assert text[0].isupper()
     assert re.search(rf"\n\n    zoo {name}\b", module.__doc__), "an example"
-    assert typing.get_type_hints(module.run) == {"args": argparse.Namespace, "rest": list[str], "return": int}
+    assert typing.get_type_hints(command.import_action(name).run) == {
+        "args": argparse.Namespace,
+        "rest": list[str],
+        "return": int,
+    }
     assert list(inspect.signature(module.add_arguments).parameters) == ["parser"]
     parser = Parser()
     module.add_arguments(parser)

@@ -12,7 +12,6 @@ from zoo.command.main import main
 from zoo.report import summary
 
 SHORT = ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", "3", "--trainer.accelerator", "cpu"]
-CONFUSION = "--trainer.callbacks+=callbacks.monitors.confusion.Confusion"
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +27,7 @@ def lines_of(capfd) -> dict[str, str]:
 
 
 def test_fit_and_test_end_with_figures_a_page_and_the_next_command(capfd, taken_apart):
-    assert main(["fit", "digits/small", *SHORT, CONFUSION, "--model.label_smoothing", "0.2"]) == 0
+    assert main(["fit", "digits/small", *SHORT, "--model.label_smoothing", "0.2"]) == 0
     (folder,) = Path("runs/digits/small").iterdir()
     told = lines_of(capfd)
     assert told.keys() == {"result", "report", "next"}
@@ -44,7 +43,6 @@ def test_fit_and_test_end_with_figures_a_page_and_the_next_command(capfd, taken_
     assert facts["samples"] == 2 * 3 * 64
     assert facts["axes"]["loss"]["label"] == "cross-entropy in nats\n(training: label smoothing 0.2)"
     differs = {key: (there, here) for key, there, here in facts["differs"]}
-    assert differs.pop("trainer.callbacks.Confusion") == ("", "callbacks.monitors.confusion.Confusion")
     assert differs == {
         "trainer.max_epochs": (20, 2),
         "trainer.limit_train_batches": (None, 3),
@@ -103,12 +101,12 @@ SYSTEMS = {
 def test_the_next_command_is_one_that_the_system_can(command, here):
     model, data = (SimpleNamespace(**attributes) for attributes in SYSTEMS[command])
     cli = SimpleNamespace(model=model, datamodule=data, folder=here / "runs/x", recipe=recipes.find("digits/small"))
-    cli.parser, cli.config = SimpleNamespace(dump=lambda config: config), "model: {class_path: zoo.x.Y}"
+    cli.settings = {"model": {"class_path": "zoo.x.Y"}}
     assert summary.next_command(cli) == "zoo report runs/x", "there is no checkpoint"
     (cli.folder / "checkpoints").mkdir(parents=True)
     (cli.folder / "checkpoints/last.ckpt").touch()
     assert summary.next_command(cli) == command
-    cli.config = "model: {class_path: wandb.sdk.Own}"
+    cli.settings = {"model": {"class_path": "wandb.sdk.Own"}}
     assert summary.next_command(cli) == f"{command} --trust wandb", "what the run's own classes need"
 
 

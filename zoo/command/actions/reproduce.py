@@ -47,7 +47,7 @@ def reproduce_missing(
     if cost == "gpu" and not has_gpu and not options:
         raise ValueError(
             "--cost is gpu, but this machine has no GPU: expected a machine with one; for a trial of two batches of "
-            "each, add --config experiments/_smoke.yaml"
+            "each, add --config _smoke"
         )
     reports, skipped, clock = [], [], Clock(minutes)
     for one in missing_runs(cost):

@@ -1,0 +1,88 @@
+"""Files that come with the zoo are found by name from any folder, and a recipe's help fits on a page."""
+
+import re
+
+import pytest
+
+from zoo.command import recipes
+from zoo.command.main import main
+from zoo.command.options import COMMON, by_name, short_help, wants_short_help, without_all
+
+LOGGER, OVERLAY = recipes.ROOT / "loggers" / "wandb-offline.yaml", recipes.ROOT / "_smoke.yaml"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--trainer.logger", "wandb-offline"], ["--trainer.logger", str(LOGGER)]),
+        (["--trainer.logger=wandb-offline"], [f"--trainer.logger={LOGGER}"]),
+        (["--trainer.logger", "experiments/loggers/wandb-offline.yaml"], ["--trainer.logger", str(LOGGER)]),
+        (["--config", "_smoke", "-c", "_smoke"], ["--config", str(OVERLAY), "-c", str(OVERLAY)]),
+        (["--config=experiments/_smoke.yaml"], [f"--config={OVERLAY}"]),
+    ],
+)
+def test_files_of_the_zoo_are_found_from_any_folder(words, found):
+    assert by_name(words) == found
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--trainer.logger", "false"],
+        ["--trainer.logger", "lightning.pytorch.loggers.CSVLogger"],
+        ["--config", "absent.yaml"],
+        ["--model.name", "wandb-offline"],
+        ["--trainer.logger"],
+    ],
+)
+def test_everything_else_stays_as_it_is(words):
+    assert by_name(words) == words
+
+
+def test_a_file_of_ones_own_comes_before_one_of_the_zoo(here):
+    (here / "_smoke").write_text("trainer: {max_epochs: 1}")
+    assert by_name(["--config", "_smoke"]) == ["--config", "_smoke"]
+
+
+@pytest.mark.parametrize("verb", ["fit", "test", "validate"])
+def test_the_help_of_a_recipe_is_short_and_shows_its_values(verb, capsys):
+    assert main([verb, "fashion_mnist/flagship", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) < 60
+    assert f"zoo {verb} fashion_mnist/flagship" in shown
+    values = dict(re.findall(r"^  (--\S+) +(\S.*)$", shown, re.MULTILINE))
+    recipe = recipes.read(recipes.find("fashion_mnist/flagship"))
+    assert values["--trainer.max_epochs"] == str(recipe["trainer"]["max_epochs"])
+    assert values["--model"] == recipe["model"]["class_path"]
+    assert values["--model.optimizer.lr"] == str(recipe["model"]["init_args"]["optimizer"]["init_args"]["lr"])
+    assert "--trainer.callbacks+=CLASS" in values, "an option that adds to a setting of the recipe"
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_has_a_help_and_each_option_is_there_once(name):
+    options = re.findall(r"^  (--[^ =]+)", short_help("fit", name).replace("+=", "+ "), re.MULTILINE)
+    assert len(options) == len({*options})
+    assert len(options) >= len(COMMON)
+
+
+def test_all_options_are_shown_on_request(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "digits/small", "--help", "all"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--trainer.reload_dataloaders_every_n_epochs" in shown
+    assert not wants_short_help(["--help", "all"])
+    assert without_all(["--model.x", "all", "-h", "all"]) == ["--model.x", "all", "-h"]
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert re.fullmatch(r"litzoo \d+\.\d+\.\d+\n", capsys.readouterr().out)
