@@ -17,6 +17,7 @@ from experiments.notebooks import convert
 from helpers import draw_picture
 from zoo.command import main, recipes
 from zoo.command.lightning_cli import ZooCLI
+from zoo.command.options import by_name
 from zoo.inference import ready
 from zoo.results import documents, ledger
 from zoo.results.documents import described, measured
@@ -89,7 +90,7 @@ def check(words: list[str]) -> None:
     assert not rest or getattr(module, "TAKES_OPTIONS", False), words
     for name in names_of_models(args):
         assert name.removesuffix(recipes.READY) in {*recipes.names(), *ready.names(), *EXAMPLES}, words
-    options = [word for word in rest if not word.endswith(".help")]
+    options = by_name([word for word in rest if not word.endswith(".help")])
     if options and getattr(args, "recipe", None) in recipes.names():
         try:
             parser().parse_args(["--config", str(recipes.find(args.recipe)), *options])
