@@ -166,7 +166,8 @@ def test_the_ladder_is_drawn_from_the_ledger(own_recipes, capfd):
     for name, values in {"second": (0.85, 0.87), "first": (0.1,), "other": (0.5,)}.items():
         append(f"rungs/{name}", *values)
     assert ladder.rungs("rungs") == ["rungs/first", "rungs/second"]
-    (axes,) = ladder.draw("rungs").axes
+    axes, gaps = ladder.draw("rungs").axes
+    assert [bar.get_width() for bar in gaps.patches] == [0, 0], "training and validation are equal in these rows"
     assert [label.get_text().split() for label in axes.get_yticklabels()] == [
         ["plain", "first"],
         ["normalized", "second"],
