@@ -50,7 +50,9 @@ class Wandb(WandbLogger):
         project: on the dashboard.
         save_dir: run folder; the `zoo` command fills it in.
         offline: True or False; None tries whether W&B can be reached.
-        name, group, tags, entity: of the run.
+        name: of the run; default FOLDER/RECIPE/TIME, as its folder.
+        group: of the run; default the recipe, so that its seeds are one group.
+        tags, entity: of the run.
         id: of the run; default that of the run folder, else a new one.
         log_model: upload checkpoints too; online only.
     """
@@ -83,7 +85,7 @@ class Wandb(WandbLogger):
             mode="offline" if reason else None,
             name=name or "/".join(folder.parts[-3:]),
             id=id or id_in(folder),
-            group=group,
+            group=group or ("/".join(folder.parts[-3:-1]) if "runs" in folder.parts[:-3] else None),
             tags=tags,
             log_model=log_model and reason is None,
             entity=entity,

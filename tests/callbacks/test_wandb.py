@@ -47,7 +47,9 @@ def offline_run(here, caplog) -> tuple[Path, list[dict]]:
 
 def test_offline_run_holds_curves_config_and_galleries(offline_run):
     folder, records = offline_run
+    assert "val/acc" in (folder / "metrics.csv").read_text(), "beside W&B's own files"
     text = json.dumps(records)
+    assert "digits/small" in next(record["run"]["run_group"] for record in records if record["type"] == "run")
     for metric in ("train/loss", "train/acc", "val/loss", "val/acc"):
         assert metric in text
     assert "zoo.classification.resnet_mini.ResNetMini" in text, "the resolved config"

@@ -225,8 +225,10 @@ class ZooCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self.config_init.trainer
         kwargs["default_root_dir"] = str(self.folder)
-        if trainer.logger in (None, True):
-            kwargs["logger"] = KeepingCSVLogger(self.folder, name="", version="")
+        if trainer.logger is not False:  # beside loggers of the user's: pages on the run are made from this one
+            given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+            csv = KeepingCSVLogger(self.folder, name="", version="")
+            kwargs["logger"] = [*(logger for logger in given if logger not in (None, True)), csv]
         has_own_bar = any(isinstance(callback, ProgressBar) for callback in trainer.callbacks or [])
         keeps = trainer.enable_checkpointing is not False and not trainer.fast_dev_run
         own = [
