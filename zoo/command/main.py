@@ -212,6 +212,12 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
+    if "_ARGCOMPLETE" in os.environ:  # set by the shell
+        from zoo.command.completion import complete
+
+        typed = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])].split()[1:]
+        words = [word for word in typed if not word.startswith("-")]
+        complete(make_parser(words), words)
     hold_warning_back()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

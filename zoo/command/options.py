@@ -88,6 +88,14 @@ def without_all(options: list[str]) -> list[str]:
     return [word for before, word in pairs if word is not None and not (before in HELP and word == "all")]
 
 
+def of_recipe(recipe: str) -> set[str]:
+    """The options of a recipe's settings, and those that are often used."""
+    settings = {key: value for key, value in recipes.read(recipes.find(recipe)).items() if key != "expect"}
+    return {option for option, _ in _flat(settings)} | {
+        option.partition(" ")[0].removesuffix("+=CLASS") for option in COMMON
+    }
+
+
 def short_help(verb: str, recipe: str) -> str:
     """What a recipe is, what it sets, and the options that people use; the values are those of the recipe."""
     path = recipes.find(recipe)

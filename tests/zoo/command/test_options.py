@@ -1,6 +1,9 @@
 """Files that come with the zoo are found by name from any folder, and a recipe's help fits on a page."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -86,3 +89,22 @@ def test_the_version(capsys):
         main(["--version"])
     assert stop.value.code == 0
     assert re.fullmatch(r"litzoo \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def completed(line: str, tmp_path) -> set[str]:
+    """What the shell would offer at the end of a line."""
+    answer = tmp_path / "answer"
+    ask = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_IFS": "\n"}
+    ask |= {"COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_SUPPRESS_SPACE": "1"}
+    code = "import sys, zoo.command.main as c; c.main()"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | ask, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {*answer.read_text().split("\n")}
+
+
+def test_the_shell_completes_verbs_recipes_and_the_options_of_a_recipe(tmp_path):
+    assert {"report", "reproduce"} <= completed("zoo rep", tmp_path)
+    assert {"mnist/under-8k", "mnist/under-20k"} == completed("zoo fit mnist/und", tmp_path)
+    assert completed("zoo fit digits/small --trainer.max", tmp_path) == {"--trainer.max_epochs"}
+    assert completed("zoo predict digits/sm", tmp_path) == {"digits/small"}
+    assert completed("zoo generate language/gpt-char-cpu --te", tmp_path) == {"--temperature"}
