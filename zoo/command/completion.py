@@ -25,7 +25,7 @@ def complete(parser: argparse.ArgumentParser, words: list[str]) -> None:
     if words and (verb := verbs.choices.get(words[0])) is not None:
         for action in verb._actions:
             if action.dest in NAMED and not action.option_strings:
-                action.completer = names  # type: ignore[attr-defined]
+                action.completer = names
         if words[1:] and words[1] in recipes.names():
             known = {option for action in verb._actions for option in action.option_strings}
             for option in sorted(options.of_recipe(words[1]) - known):
