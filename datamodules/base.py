@@ -31,10 +31,14 @@ class Data(LightningDataModule, ABC):
 
     Attributes:
         datasets: split ("train", "val", "test") -> data set, once set up.
+        license: under which the data may be used, and whose they are; "" where the class does not know. Trained models
+            that are passed on say it.
 
     Raises:
         ValueError: if a batch size is below 1.
     """
+
+    license = ""
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ class Shapes(BoxedData):
     """
 
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    license = "MIT: drawn by litzoo"
 
     def __init__(
         self,

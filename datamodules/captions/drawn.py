@@ -84,6 +84,7 @@ class Captions(Captioned):
     """
 
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    license = "MIT: drawn by litzoo"
 
     def __init__(
         self,

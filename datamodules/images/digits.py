@@ -24,6 +24,7 @@ class Digits(ImageData):
     """
 
     mean, std = (0.3054,), (0.3753,)
+    license = "CC BY 4.0: Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits, UCI"
     classes = tuple("0123456789")
     image_shape = (1, 8, 8)
 

@@ -28,6 +28,7 @@ class FashionMNIST(TorchvisionImages):
         "FashionMNIST/raw/t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
     }
     mean, std = (0.2860,), (0.3530,)
+    license = "MIT: Zalando SE 2017, Fashion-MNIST"
     classes = (
         "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
     )  # fmt: skip

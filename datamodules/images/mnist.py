@@ -24,5 +24,6 @@ class MNIST(TorchvisionImages):
         "MNIST/raw/t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
     }
     mean, std = (0.1307,), (0.3081,)
+    license = "CC BY-SA 3.0: LeCun, Cortes and Burges 1998, MNIST"
     classes = tuple("0123456789")
     image_shape = (1, 28, 28)
