@@ -95,3 +95,10 @@ def denied(error: Exception) -> str | None:
     """The name that an error of jsonargparse says was refused; None if it says something else."""
     found = re.search(r"Importing '([\w.]+)' is not allowed", str(error))
     return found[1] if found else None
+
+
+def options(settings: Any) -> list[str]:
+    """The options of the command, `--trust PACKAGE`, without which it would refuse what these settings name."""
+    return [
+        f"--trust {package}" for package in sorted({name.partition(".")[0] for name in foreign(names_in(settings))})
+    ]

@@ -218,9 +218,7 @@ class ZooCLI(LightningCLI):
 
     def resume_command(self) -> str:
         """The command that goes on with this run; what it was started with is in the run's config."""
-        packages = {name.partition(".")[0] for name in trust.foreign(trust.names_in(self.settings))}
-        folder = os.path.relpath(self.folder)
-        return " ".join([self.resume_by, shlex.quote(folder), *(f"--trust {name}" for name in sorted(packages))])
+        return " ".join([self.resume_by, shlex.quote(os.path.relpath(self.folder)), *trust.options(self.settings)])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self.config_init.trainer

@@ -90,10 +90,8 @@ def without_all(options: list[str]) -> list[str]:
 
 def of_recipe(recipe: str) -> set[str]:
     """The options of a recipe's settings, and those that are often used."""
-    settings = {key: value for key, value in recipes.read(recipes.find(recipe)).items() if key != "expect"}
-    return {option for option, _ in _flat(settings)} | {
-        option.partition(" ")[0].removesuffix("+=CLASS") for option in COMMON
-    }
+    common = {option.partition(" ")[0].removesuffix("+=CLASS") for option in COMMON}
+    return common | {*_settings(recipes.read(recipes.find(recipe)))}
 
 
 def short_help(verb: str, recipe: str) -> str:
@@ -103,8 +101,7 @@ def short_help(verb: str, recipe: str) -> str:
     header = [
         line[1:].strip() for line in itertools.takewhile(lambda x: x.startswith("#"), path.read_text().split("\n"))
     ]
-    settings = {key: value for key, value in content.items() if key != "expect"}
-    given = dict(_flat(settings))
+    given = _settings(content)
     lines = [f"usage: zoo {verb} {name} [OPTION VALUE ...]", "", *header, ""]
     if "expect" in content:
         expect = recipes.expectation(recipe)
@@ -122,6 +119,11 @@ def short_help(verb: str, recipe: str) -> str:
             f"More: zoo {verb} {name} --model.help, --data.help, and --help all for every option there is.",
         ]
     )
+
+
+def _settings(content: dict[str, Any]) -> dict[str, str]:
+    """What a recipe sets, as options with their values."""
+    return dict(_flat({key: value for key, value in content.items() if key != "expect"}))
 
 
 def _flat(value: Any, prefix: str = "-") -> Iterator[tuple[str, str]]:

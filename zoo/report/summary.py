@@ -93,8 +93,7 @@ def next_command(cli: ZooCLI) -> str:
         command = f"zoo fit {shlex.quote(recipe_of(cli))} --data.content YOUR_IMAGE"
     else:
         command = f"zoo compare {run} ANOTHER_RUN"
-    names = trust.foreign(trust.names_in(cli.settings))
-    return " ".join([command, *(f"--trust {name}" for name in sorted({name.partition(".")[0] for name in names}))])
+    return " ".join([command, *trust.options(cli.settings)])
 
 
 def recipe_of(cli: ZooCLI) -> str:
