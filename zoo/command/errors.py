@@ -1,7 +1,7 @@
-"""Turns an error of jsonargparse, which may be a page long, into one line: the option, its value, what is expected.
+"""The one line that the command prints on an error that the user can do something about. Does not import torch.
 
-jsonargparse reports a tree: the kinds that it tried, indented below them what was wrong with each, and so on. Of this
-page only the quoted names, the values and the most deeply indented lines are used.
+An error of jsonargparse may be a page long. It is a tree: the kinds that it tried, indented below them what was wrong
+with each, and so on. Of this page only the quoted names, the values and the most deeply indented lines are used.
 """
 
 import importlib
@@ -12,12 +12,44 @@ from typing import Any
 
 from datamodules.messages import nearest_names
 
+BAD_INPUT = 2  # exit status
 MAX_LENGTH = 600  # characters
 FURTHER_HELP = "see `zoo fit RECIPE --help`, --model.help or --data.help"
 # How jsonargparse says which kind of value it expects, and what it says before the error of an argument's argument.
 KIND = re.compile(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|[\w.]*Literal\[(.+)\])")
 BOOLEAN = re.compile(r"(?i)\b(?:yes|no|on|off|true|false)\b")
 CALLABLE = re.compile(r"Type \S*Callable.* expects a function or a callable class: ")
+
+
+def explanation(error: Exception) -> tuple[str, int] | None:
+    """The line on an error that the user can do something about, and the exit status; None for an unforeseen one.
+
+    Of several processes that end for the same reason one has the line, and the others an empty one.
+    """
+    if isinstance(error, RuntimeError):
+        from callbacks.runtime.lost_process import lost_process
+
+        if (lost := lost_process(error)) is not None:
+            return lost
+    message = user_message(error)
+    return None if message is None else (message, BAD_INPUT)
+
+
+def user_message(error: Exception) -> str | None:
+    """The message of an error in what the user gave, or of too little memory; None for another one."""
+    # Lightning raises the last one for impossible Trainer options; its name is enough, as the import takes seconds.
+    if isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException":
+        return str(error)
+    if str(error).startswith("Early stopping conditioned on metric"):
+        return str(error)
+    if isinstance(error, (MemoryError, RuntimeError)):
+        from callbacks.runtime.out_of_memory import is_out_of_memory
+        from zoo.analysis.memory import free_memory
+
+        if is_out_of_memory(error):
+            free_memory(error)
+            return getattr(error, "__notes__", [f"out of memory: {error}"])[-1]
+    return None
 
 
 def cli_error_message(error: Exception, options: list[str], known: list[str]) -> str:

@@ -17,6 +17,7 @@ errors in the words take no time.
 
 import argparse
 import ast
+import functools
 import importlib
 import logging
 import os
@@ -34,6 +35,7 @@ import callbacks  # noqa: F401
 import datamodules  # noqa: F401
 from zoo.command import options, recipes
 from zoo.command import verbs as verbs_package
+from zoo.command.errors import explanation
 
 # Warnings that Lightning gives in every run and that need no action; the last is about frozen nets in a loss.
 KNOWN_WARNINGS = (
@@ -48,7 +50,7 @@ KNOWN_WARNINGS = (
 # Further messages of every run: advertisements of other products, and Lightning's own progress.
 KNOWN_REMARKS = ("💡 Tip", "Loading `train_dataloader`", "TPU available")
 
-BAD_INPUT, BROKEN_PIPE = 2, 141  # exit status; the last one as shells report SIGPIPE
+BROKEN_PIPE = 141  # exit status, as shells report SIGPIPE
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,6 +60,7 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see `{self.prog} --help`")
 
 
+@functools.cache
 def verbs() -> dict[str, str]:
     """The name and help of every verb; the docstrings are read without importing the modules."""
     paths = [path for folder in verbs_package.__path__ for path in Path(folder).glob("[!_]*.py")]
@@ -100,8 +103,19 @@ def make_parser(words: list[str]) -> Parser:
     return top
 
 
+def own_options(module: ModuleType) -> set[str]:
+    """The options of a verb that are not those of a recipe."""
+    parser = Parser()
+    module.add_arguments(parser)
+    return {option for action in parser._actions for option in action.option_strings}
+
+
 def run(argv: list[str]) -> int:
+    of_recipe: list[str] = []
+    if argv[:1] and argv[0] in verbs() and getattr(module := import_verb(argv[0]), "TAKES_OPTIONS", False):
+        argv, of_recipe = options.split(argv, own_options(module))
     args, rest = make_parser([word for word in argv if not word.startswith("-")]).parse_known_args(argv)
+    rest = of_recipe + rest
     module = import_verb(args.verb)
     if rest and not getattr(module, "TAKES_OPTIONS", False):
         raise ValueError(f"zoo {args.verb} takes no {rest[0]!r}; see `zoo {args.verb} --help`")
@@ -134,37 +148,6 @@ def without_option(argv: list[str], option: str) -> tuple[list[str], list[str]]:
         else:
             raise ValueError(f"{option} is given without a value: expected {option} NAME")
     return rest, values
-
-
-def explanation(error: Exception) -> tuple[str, int] | None:
-    """The line on an error that the user can do something about, and the exit status; None for an unforeseen one.
-
-    Of several processes that end for the same reason one has the line, and the others an empty one.
-    """
-    if isinstance(error, RuntimeError):
-        from callbacks.runtime.lost_process import lost_process
-
-        if (lost := lost_process(error)) is not None:
-            return lost
-    message = user_message(error)
-    return None if message is None else (message, BAD_INPUT)
-
-
-def user_message(error: Exception) -> str | None:
-    """The message of an error in what the user gave, or of too little memory; None for another one."""
-    # Lightning raises the last one for impossible Trainer options; its name is enough, as the import takes seconds.
-    if isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException":
-        return str(error)
-    if str(error).startswith("Early stopping conditioned on metric"):
-        return str(error)
-    if isinstance(error, (MemoryError, RuntimeError)):
-        from callbacks.runtime.out_of_memory import is_out_of_memory
-        from zoo.analysis.memory import free_memory
-
-        if is_out_of_memory(error):
-            free_memory(error)
-            return getattr(error, "__notes__", [f"out of memory: {error}"])[-1]
-    return None
 
 
 def interrupted(stop: KeyboardInterrupt) -> int:

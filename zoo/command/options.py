@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,29 @@ def or_help(options: list[str], recipe: dict[str, Any]) -> list[str]:
             given = [b for a, b in itertools.pairwise(options) if a == f"--{part}"]
             return [f"{word}={given[-1] if given else recipe[part]['class_path']}"]
     return options
+
+
+def split(words: list[str], own: Container[str]) -> tuple[list[str], list[str]]:
+    """The words of a command without the options of a recipe, and these with their values.
+
+    So a recipe's name may stand after them, and a value is not taken for the name.
+
+    Args:
+        words: as typed.
+        own: the options of the verb itself.
+
+    >>> split(["--missing", "--model.lr", "-0.1", "--seeds", "0", "1"], own=("--missing", "--seeds"))
+    (['--missing', '--seeds', '0', '1'], ['--model.lr', '-0.1'])
+    """
+    kept: list[str] = []
+    taken: list[str] = []
+    needs_value = False
+    for word in words:
+        is_option = word.startswith("--")
+        is_taken = not (word.partition("=")[0] in own or word.endswith("help")) if is_option else needs_value
+        (taken if is_taken else kept).append(word)
+        needs_value = is_option and is_taken and "=" not in word
+    return kept, taken
 
 
 def wants_short_help(options: list[str]) -> bool:

@@ -70,7 +70,7 @@ def test_fit_fills_the_run_folder_and_options_override(here, capfd):
         (["--model.help"], "--model.label_smoothing"),
         (["--data.help", "--trainer.max_epochs", "1"], "scikit-learn's digits"),
         (["--data.help", "datamodules.images.mnist.MNIST"], "--data.data_dir"),
-        (["--help"], "--trainer.max_epochs"),
+        (["--help", "all"], "--trainer.max_epochs"),
     ],
     ids=["model", "data", "another class", "all"],
 )

@@ -4,12 +4,15 @@ import os
 import re
 import subprocess
 import sys
+from itertools import chain
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from zoo.command import recipes
 from zoo.command.main import main
-from zoo.command.options import COMMON, by_name, short_help, wants_short_help, without_all
+from zoo.command.options import COMMON, by_name, short_help, split, wants_short_help, without_all
 
 LOGGER, OVERLAY = recipes.ROOT / "loggers" / "wandb-offline.yaml", recipes.ROOT / "_smoke.yaml"
 
@@ -65,6 +68,23 @@ def test_the_help_of_a_recipe_is_short_and_shows_its_values(verb, capsys):
     assert values["--model"] == recipe["model"]["class_path"]
     assert values["--model.optimizer.lr"] == str(recipe["model"]["init_args"]["optimizer"]["init_args"]["lr"])
     assert "--trainer.callbacks+=CLASS" in values, "an option that adds to a setting of the recipe"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    pairs=st.lists(st.tuples(st.sampled_from(["--model.lr", "--config", "--x"]), st.sampled_from([None, "1", "-2"]))),
+    place=st.integers(0, 9),
+)
+def test_options_of_a_recipe_may_stand_anywhere_and_keep_their_values(pairs, place):
+    words = [[option] if value is None else [option, value] for option, value in pairs]
+    whole = ["fit", *chain(*words[:place]), "--own", "3", *chain(*words[place:])]
+    assert split(whole, own={"--own"}) == (["fit", "--own", "3"], [*chain(*words)])
+
+
+def test_a_trial_of_all_that_the_ledger_lacks_is_not_taken_for_a_recipe(capfd):
+    command = ["reproduce", "--missing", "--cost", "gpu", "--minutes", "0", "--config", "_smoke"]
+    assert main(command) == 0, "nothing fits into no time"
+    assert "cifar10/airbench-94" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", recipes.names())

@@ -87,6 +87,17 @@ def test_missing_runs_all_that_fit_and_goes_on_after_a_failure(own_recipes, monk
     assert len(ledger.rows()) == 1
 
 
+def test_a_misspelt_option_fails_every_recipe_by_one_line(own_recipes, capfd):
+    own_recipes(first={"minutes": 1}, second={"minutes": 1})
+    assert main(["reproduce", "--missing", "--cost", "cpu", "--model.widht", "3"]) == 1
+    out, err = capfd.readouterr()
+    for name, line in zip(("first", "second"), out.splitlines(), strict=True):
+        assert line.startswith(f"own/{name}: failed: ")
+        assert "'widht'" in line
+    assert "Traceback" not in err
+    assert not ledger.rows()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

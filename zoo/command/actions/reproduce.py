@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from zoo.command import recipes
 from zoo.command.checkpoints import newest_whole
+from zoo.command.errors import explanation
 from zoo.command.lightning_cli import ZooCLI
 from zoo.command.machine import commit, device
 from zoo.command.recipes import Expect
@@ -54,13 +55,16 @@ def reproduce_missing(
         if not clock.fits(one):
             skipped.append(one)
             continue
-        print(f"{one.recipe}, seed {one.seed}: about {one.minutes:g} of {clock.left:.0f} minutes left")
+        print(f"{one.recipe}, seed {one.seed}" + ("" if minutes is None else f": {clock.left:.0f} minutes are left"))
         began = time.monotonic()
         try:
             reports.append(reproduce(one.recipe, seeds=[one.seed], options=options))
         except Exception as error:  # of any kind: one recipe that fails must not cost the others their turn
-            traceback.print_exc()
-            reports.append({"recipe": one.recipe, "met": False, "error": f"{type(error).__name__}: {error}"})
+            explained = explanation(error)
+            if explained is None:
+                traceback.print_exc()
+            message = explained[0] if explained else f"{type(error).__name__}: {error}"
+            reports.append({"recipe": one.recipe, "met": False, "error": message})
         clock.record(one, (time.monotonic() - began) / 60)
         gc.collect()
         torch.cuda.empty_cache()
