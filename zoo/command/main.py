@@ -17,7 +17,6 @@ errors in the words take no time.
 
 import argparse
 import ast
-import functools
 import importlib
 import logging
 import os
@@ -60,7 +59,6 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see `{self.prog} --help`")
 
 
-@functools.cache
 def verbs() -> dict[str, str]:
     """The name and help of every verb; the docstrings are read without importing the modules."""
     paths = [path for folder in verbs_package.__path__ for path in Path(folder).glob("[!_]*.py")]
