@@ -4,9 +4,12 @@ import argparse
 import ast
 import functools
 import importlib
+import io
 import json
 import re
 import shlex
+import shutil
+import string
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 from lightning.pytorch.cli import LightningArgumentParser
 
 from experiments.notebooks import convert
-from helpers import draw_picture
+from helpers import draw_picture, verse, write_voc
 from zoo.command import main, recipes
 from zoo.command.lightning_cli import ZooCLI
 from zoo.command.options import by_name
@@ -175,7 +178,7 @@ def test_code_of_the_documents_imports_what_exists():
 
 # Commands that are run as they stand, in their order, on few data
 
-VERBS = {"fit", "predict", "test", "report", "publish", "grow"}
+VERBS = {"fit", "predict", "test", "report", "publish", "grow", "compare", "schedule", "export", "list"}
 
 
 @pytest.fixture
@@ -187,27 +190,71 @@ def session(tmp_path, monkeypatch) -> Path:
             path = tmp_path / folder / f"{number}.jpg"
             path.parent.mkdir(exist_ok=True)
             draw_picture(number).save(path)
+    draw_picture(0).save("seven.png")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"seven.png\n")))  # for `zoo predict digits/small -`
     return tmp_path
 
 
 def is_quick(words: list[str]) -> bool:
     """Whether a command is about the digits and trains no longer than it must: of `fit` the one without options."""
-    if words[0] == "grow":
+    if words[0] in ("grow", "list"):
         return len(words) == 1
     about_digits = "digits/small" in words or "mine.safetensors" in words
-    return words[0] in VERBS and about_digits and "-" not in words and (words[0] != "fit" or len(words) == 2)
+    return words[0] in VERBS and about_digits and (words[0] != "fit" or len(words) == 2)
 
 
 def test_the_commands_of_the_first_pages_work_one_after_the_other(session, capfd):
-    pages = [ROOT / "docs" / f"{name}.md" for name in ("getting-started", "ready-models", "generation")]
+    pages = [ROOT / "docs" / f"{name}.md" for name in ("getting-started", "ready-models", "generation", "training")]
     done = set()
     for words in (words for page in pages for words in commands_in(page) if is_quick(words)):
         runs = [path.parent.relative_to(session) for path in session.glob("runs/digits/small/*/checkpoints")]
-        words = [str(runs[0]) if word == "RUN" else word for word in words]
+        if words[0] == "compare":
+            shutil.copytree(runs[0], "other")
+        run = "other" if words[0] == "compare" else str(*runs[:1])
+        words = [run if word == "RUN" else word for word in words]
         words += TINY * (words[0] == "fit") + ["--trainer.limit_test_batches", "2"] * (words[0] == "test")
         assert main.main(words) == 0, f"zoo {shlex.join(words)}: {capfd.readouterr().err}"
         done.add(words[0])
     assert done == VERBS
+
+
+@pytest.fixture
+def own_data(session) -> Path:
+    """Pictures in folders of classes, boxes as Pascal VOC, and a text, by the names that the documents give them."""
+    for number in range(18):
+        path = session / "CLASSES" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(number, (40, 40)).save(path)
+    write_voc(session / "BOXES", {"trainval": 30, "test": 6})
+    Path("TEXT.txt").write_text(verse() + string.printable)
+    return session
+
+
+def test_the_commands_for_own_data_work(own_data, capfd):
+    """Those of the README and of the page on own data, but for style transfer, whose weights must be downloaded."""
+    stands_for = {"own/pictures": "CLASSES", "own/boxes": "BOXES"}
+    done = set()
+    for words in (words for page in ("README.md", "docs/own-data.md") for words in commands_in(ROOT / page)):
+        if not words[1:] or not words[1].startswith("own/") or tuple(words[:2]) in done:
+            continue
+        done.add(tuple(words[:2]))
+        shorter = TINY * (words[0] == "fit") + ["--trainer.callbacks", "null"] * (words[0] == "fit")
+        given = {"FOLDER": stands_for.get(words[1], ""), "PICTURES": "CLASSES", "NEW_PICTURES": "PHOTOS"}
+        words = [given.get(word, word) for word in words] + shorter
+        assert main.main(words) == 0, f"zoo {shlex.join(words)}: {capfd.readouterr().err}"
+    assert len(done) == 6
+    assert main.main(["predict", "mnist/under-8k", "PICTURES"]) == 0
+    assert len(capfd.readouterr().out.splitlines()) >= 2
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md", "docs/ready-models.md"])
+def test_the_python_of_the_first_pages_works(session, page):
+    """Where it is about the digits, which come with scikit-learn."""
+    code = [code for language, code in blocks((ROOT / page).read_text()) if language == "python" and "igits" in code]
+    assert code
+    for one in code:
+        shorter = re.sub(r"max_epochs=\d+", "max_epochs=1, limit_train_batches=2", one)
+        exec(compile(shorter, page, "exec"), {})
 
 
 # The notebook

@@ -92,15 +92,20 @@ class Call:
             return list(range(len(self.shape)))
         return [dim % len(self.shape) for dim in ([given] if isinstance(given, int) else given)]
 
-    def all_positions(self, which: Iterable[int] = (0, 1), note: str = ALL) -> Found:
-        """Along the given axes each unit sees all that the sources see of the image."""
+    def all_positions(self, which: Iterable[int] = (0, 1), note: str = ALL, keep: bool = False) -> Found:
+        """Along the given axes each unit sees all that the sources see of the image.
+
+        Units that all see the same count as one, unless they are to be kept where the result has as many.
+        """
         which, kernel, parts = list(which), [1, 1], []
         for maps in self.sources.values():
             for i in which:
                 kernel[i] = max(kernel[i], maps.grid[i])
                 seen = hull(maps.axes[i].intervals(maps.grid[i]))
                 inside = None if seen is None else (max(seen[0], 0), min(seen[1], self.size[i] - 1))
-                maps = maps.change(i, constant(inside), None, 1)
+                dim = maps.dims[i]
+                kept = keep and dim is not None and self.out[dim : dim + 1] == self.shape[dim : dim + 1]
+                maps = maps.change(i, constant(inside), dim if kept else None, maps.grid[i] if kept else 1)
             parts.append(maps)
         joined = parts[0] if len(parts) == 1 else _join(parts)
         assert joined is not None, "several sources are never joined along some axes only"
@@ -138,7 +143,8 @@ def _join(parts: Sequence[Maps]) -> Maps | None:
     """What a unit sees that is computed from the units at its position in several maps; None if they do not fit."""
     placed = [maps for maps in parts if maps.dims != (None, None)]
     ordered = all(maps.ordered for maps in placed)
-    if len({maps.are_tokens for maps in placed}) > 1 or (not ordered and len({maps.axes for maps in placed}) > 1):
+    different = {maps.axes for maps in placed if any(axis.jump for axis in maps.axes)}
+    if len({maps.are_tokens for maps in placed}) > 1 or (not ordered and len(different) > 1):
         return None
     found = parts[0]
     for i in (0, 1):
@@ -176,7 +182,7 @@ def unknown_rule(call: Call) -> Found:
 
 
 def _attention(call: Call) -> Found:
-    return call.all_positions(note=f"attention: {ALL}")
+    return call.all_positions(note=f"attention: {ALL}", keep=True)
 
 
 # Operations that slide a window over maps

@@ -1,4 +1,5 @@
-"""Backpropagation by hand: a net of eight weights, each of whose gradients is written out.
+"""Backpropagation by hand: a net of eight weights, each of whose gradients is written out. It shows what autograd
+does in every other system of the zoo.
 
 B batch. The example of the Extensive Vision AI course, session 3: two inputs, two hidden units, two outputs, a sigmoid
 at each unit, no biases.

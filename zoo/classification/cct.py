@@ -1,4 +1,5 @@
-"""The compact convolutional transformer.
+"""CCT, the compact convolutional transformer: convolutions make the tokens, and a weighted mean of them is
+classified. It is a transformer for small data sets, on which one with plain patches learns too little.
 
 B batch, C channels, H height, W width, T tokens, D width of a token, K classes.
 

@@ -1,4 +1,8 @@
-"""ConvMixer. B batch, C channels, H height, W width, D width of the net, P side of a patch, K classes.
+"""ConvMixer: patches are mixed by large depthwise convolutions, and their channels by 1x1 convolutions, at one
+resolution throughout. It tests how much of a vision transformer's success is due to patches: there is no attention in
+it.
+
+B batch, C channels, H height, W width, D width of the net, P side of a patch, K classes.
 
 Trockman and Kolter 2022, "Patches Are All You Need?", section 2 and figure 2.
 """

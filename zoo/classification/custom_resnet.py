@@ -1,4 +1,7 @@
-"""A shallow and wide residual net for CIFAR-10 that trains fast. B batch, C channels, H height, W width, K classes.
+"""Custom ResNet: a shallow and wide residual net for CIFAR-10. It trains to 94 % in minutes on one GPU, and is what
+the course uses to learn how a learning rate is chosen.
+
+B batch, C channels, H height, W width, K classes.
 
 Page 2018, "How to Train Your ResNet", part 4. Differs from it in pooling before the norm instead of after the ReLU, and
 in the pooling of the last maps to one value, whatever their size.

@@ -1,4 +1,7 @@
-"""A net of four stages without pooling and under 200 000 parameters. B batch, C channels, H height, W width, K classes.
+"""A net of four stages without pooling and under 200 000 parameters. It shows what strides, dilation and depthwise
+separable convolutions can do in place of pooling and of many channels.
+
+B batch, C channels, H height, W width, K classes.
 
 The task of the Extensive Vision AI course, session 6: four blocks of convolutions, C1 to C4, and an output; strided or
 dilated convolutions in place of max-pooling; a receptive field of more than 44 pixels; at least one depthwise separable

@@ -1,4 +1,6 @@
-"""GoogLeNet, that is Inception v1. B batch, C channels, H height, W width, K classes.
+"""GoogLeNet, that is Inception v1: each module looks at its input through kernels of several sizes and joins what
+they see. Use it to learn parallel branches, 1x1 reducers and auxiliary heads. B batch, C channels, H height, W width,
+K classes.
 
 Szegedy et al. 2015, "Going Deeper with Convolutions", figure 3 and table 1. Differs from the paper in batch norm after
 every convolution (Ioffe and Szegedy 2015) instead of local response normalization.

@@ -1,4 +1,5 @@
-"""A convolutional net up to objects, and a transformer on the channels that it arrives at.
+"""Hybrid transformer: convolutions up to the level of objects, then a transformer on the places of the last map. It
+needs fewer data than a transformer on patches, as convolutions already know that near pixels belong together.
 
 B batch, C channels, H height, W width, T places of the last map, D its channels, K classes.
 

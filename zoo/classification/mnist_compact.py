@@ -1,4 +1,7 @@
-"""Nets for MNIST that count every parameter. B batch, C channels, H height, W width, K classes.
+"""Nets for MNIST that count every parameter. They show how little is needed to read digits, and what each part is
+worth.
+
+B batch, C channels, H height, W width, K classes.
 
 The rules are those of the Extensive Vision AI course, sessions 4 and 5: 3x3 convolutions with batch norm, max-pooling
 only once strokes can be seen (receptive field 5), global average pooling instead of a large last layer. What the course

@@ -1,4 +1,7 @@
-"""Residual networks with pre-activation. B batch, C channels, H height, W width, K classes.
+"""Residual networks with pre-activation: norm and activation come before each convolution, and nothing changes what a
+shortcut passes on. They are for very deep residual nets, which train more easily so.
+
+B batch, C channels, H height, W width, K classes.
 
 He, Zhang, Ren and Sun 2016, "Identity Mappings in Deep Residual Networks".
 """

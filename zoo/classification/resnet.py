@@ -1,8 +1,8 @@
-"""Residual networks, also of aggregated branches. B batch, C channels, H height, W width, K classes.
+"""ResNet and ResNeXt: each block adds something to its input, so that nets of a hundred layers can be trained. They
+are the first choice for most images. B batch, C channels, H height, W width, K classes.
 
-He, Zhang, Ren and Sun 2015, "Deep Residual Learning for Image Recognition" (ResNet). Xie et al. 2017, "Aggregated
-Residual Transformations for Deep Neural Networks" (ResNeXt). Bottlenecks have their stride in the 3x3 convolution, as
-torchvision's; in the first paper it is in the 1x1 convolution before.
+He et al. 2015, "Deep Residual Learning for Image Recognition". Xie et al. 2017, "Aggregated Residual Transformations".
+Bottlenecks have their stride in the 3x3 convolution, as torchvision's; in the first paper it is in the 1x1 before.
 """
 
 from abc import abstractmethod

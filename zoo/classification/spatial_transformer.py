@@ -1,4 +1,5 @@
-"""A spatial transformer before a plain net: it finds where to look, and passes on only that.
+"""A spatial transformer before a plain net: it finds where to look, and passes on only that. It is for objects that
+are small, shifted, turned or among others, and it learns to find them from the classes alone.
 
 B batch, C channels, H height, W width, h height and w width of what is passed on, K classes.
 

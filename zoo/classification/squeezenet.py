@@ -1,4 +1,5 @@
-"""SqueezeNet: as accurate as AlexNet with a fiftieth of its parameters. B, C, H, W, K as usual.
+"""SqueezeNet: as accurate as AlexNet with a fiftieth of its parameters. Use it where a net must be small, or with its
+pretrained weights on few images of your own.
 
 B batch, C channels, H height, W width, K classes. Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x
 fewer parameters and <0.5MB model size", sections 3.2 and 3.3 and table 1; version 1.1 is from the authors' repository,

@@ -1,4 +1,5 @@
-"""A net with two inputs and two outputs: the digit in an image, and its sum with another digit.
+"""A net with two inputs and two outputs: the digit in an image, and its sum with another digit. It shows how data of
+two kinds meet in one net, and how two losses train it.
 
 B batch, C channels, H height, W width, F features, K digits.
 

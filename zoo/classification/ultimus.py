@@ -1,5 +1,7 @@
-"""Ultimus: three convolutions, then four attention blocks on one vector. B batch, C channels, H height, W width,
-D numbers of a vector, E width of query, key and value, K classes.
+"""Ultimus: three convolutions, then four attention blocks on one vector. It is an exercise in attention without tokens,
+and in why a net does not train.
+
+B batch, C channels, H height, W width, D numbers of a vector, E width of query, key and value, K classes.
 
 An assignment of the Extensive Vision AI course (session 9), here in its literal form and with three changes that make
 it easier to train; `experiments/studies/ultimus.py` shows what each of them does.

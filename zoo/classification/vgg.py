@@ -1,4 +1,5 @@
-"""VGG: 3x3 convolutions in five stages. B batch, C channels, H height, W width, K classes.
+"""VGG: 3x3 convolutions in five stages, with a max-pooling after each. It is the plain net to compare others with,
+and its features are those on which style transfer is built. B batch, C channels, H height, W width, K classes.
 
 Simonyan and Zisserman 2015, "Very Deep Convolutional Networks for Large-Scale Image Recognition", section 2.1 and
 table 1. Differs from the paper in batch norm after every convolution (Ioffe and Szegedy 2015), unless `norm` is None.

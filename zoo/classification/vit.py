@@ -1,7 +1,7 @@
-"""Vision transformers.
+"""Vision transformers: an image is cut into patches, and attention lets each patch look at all others. They are for
+many images or pretrained weights: on few images convolutional nets are better.
 
 B batch, C channels, H height, W width, T patches, D width of a token, P side of a patch, K classes.
-
 Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale", section 3.1.
 """
 

@@ -1,4 +1,5 @@
-"""A vision transformer written like ConvMixer: tokens stay a map, and every linear layer is a 1x1 convolution.
+"""A vision transformer written like ConvMixer: tokens stay a map, and every linear layer is a 1x1 convolution. So it
+takes images of any size, and Grad-CAM works on it as on a convolutional net.
 
 B batch, C channels, H height, W width, T places of a map, N heads, E width of a head, D = N * E width of a token,
 P side of a patch, K classes.

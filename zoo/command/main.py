@@ -191,7 +191,7 @@ def main(argv: list[str] | None = None) -> int:
         process of the training has died: to be tried again), 128 and its number for a signal (Ctrl-C: 130), 141 (the
         reader of the output has closed it).
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     debug = "--debug" in argv
     if "_ARGCOMPLETE" in os.environ:  # set by the shell
         from zoo.command.completion import complete

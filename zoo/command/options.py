@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ def short_help(verb: str, recipe: str) -> str:
         lines += [f"It is to reach {expect.metric} {expect}. Each setting of {path.name} is an option:", ""]
     width = max(len(option) for option in (*given, *COMMON)) + 2
     lines += [f"  {option:<{width}}{value}" for option, value in given.items()]
+    own = re.search(rf"zoo {verb} {name} (--[\w.]+ \w+)", " ".join(header))
     others = {option: text for option, text in COMMON.items() if option.partition(" ")[0] not in given}
     lines += ["", "Others that are often used:", ""]
     lines += [f"  {option:<{width}}{text}".rstrip() for option, text in others.items()]
@@ -138,7 +140,7 @@ def short_help(verb: str, recipe: str) -> str:
         [
             *lines,
             "",
-            f"Example: zoo {verb} {name} {EXAMPLES.get(verb, '')}".rstrip(),
+            f"Example: zoo {verb} {name} {own[1] if own else EXAMPLES.get(verb, '')}".rstrip(),
             f"More: zoo {verb} {name} --model.help, --data.help, and --help all for every option there is.",
         ]
     )

@@ -1,4 +1,5 @@
-"""An image that is optimized until it equals another: the simplest system there is.
+"""An image that is optimized until it equals another: the simplest system there is. It shows that pixels can be
+trained as weights are, on which style transfer is built.
 
 Source: fast.ai, "From Deep Learning Foundations to Stable Diffusion", lesson 17A: what style transfer is built upon.
 """

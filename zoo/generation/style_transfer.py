@@ -1,4 +1,7 @@
-"""Style transfer: an image with the content of one image and the style of another. H W h w heights and widths.
+"""Style transfer: an image with the content of one image and the style of another. It paints a photograph as a given
+painter would have, and shows what the layers of a classifier know.
+
+H, W and h, w are heights and widths.
 
 Gatys, Ecker and Bethge 2016, "Image Style Transfer Using Convolutional Neural Networks": an image is optimized until
 its features in a trained network are those of the content, and their Gram matrices those of the style. C channels.

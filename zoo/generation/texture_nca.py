@@ -1,4 +1,7 @@
-"""Textures grown by a neural cellular automaton. B batch, C channels, H height, W width.
+"""Textures grown by a neural cellular automaton: every cell follows one small learned rule and sees only its
+neighbors. It makes textures of any size that move and heal, from a few hundred parameters.
+
+B batch, C channels, H height, W width.
 
 Niklasson et al. 2021, "Self-Organising Textures", Distill. Differs from the paper in the scale of the filters (see
 `NCA`), in a style loss that is relative to the image's, and in what is reseeded: the state with the largest value.

@@ -1,4 +1,7 @@
-"""BERT: predicts masked tokens from both sides. B batch, T tokens, V vocabulary, D width, M positions with a target.
+"""BERT: predicts masked tokens from both sides. It is for understanding text: filling gaps, and features for other
+tasks.
+
+B batch, T tokens, V vocabulary, D width, M positions with a target.
 
 Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding".
 """

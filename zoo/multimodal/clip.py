@@ -1,4 +1,5 @@
-"""CLIP: embeds images and sentences in one space, where matching ones are close.
+"""CLIP: embeds images and sentences in one space, where matching ones are close. It finds images by words, and
+classifies them into classes that are only named.
 
 B batch, T tokens, D dimension of the space, N images, S sentences, P phrasings, K classes.
 

@@ -257,6 +257,7 @@ class TestWholeImage:
         layers = by_name(Tokens(by_hand), (3, 26, 32))  # the last two rows are cut off
         assert layers["project"].field == layers["norm"].field == (4, 4)
         assert layers["add_1"].field == layers["head"].field == (24, 32)
+        assert layers["add_1"].out == (6, 8), "the tokens, each of which sees everything"
         assert "all positions" in layers["matmul" if by_hand else "attention"].note
 
     def test_so_does_a_linear_layer_on_flattened_maps(self):

@@ -104,6 +104,20 @@ def test_all_options_are_shown_on_request(capsys):
     assert without_all(["--model.x", "all", "-h", "all"]) == ["--model.x", "all", "-h"]
 
 
+@pytest.mark.parametrize(
+    ("name", "option"), [("own/pictures", "folder"), ("own/boxes", "folder"), ("own/text", "file")]
+)
+def test_the_example_of_a_recipe_for_own_data_names_them(name, option):
+    assert f"Example: zoo fit {name} --data.{option} " in short_help("fit", name)
+
+
+def test_without_words_the_command_shows_its_verbs(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 0
+    assert re.search(r"^ +fit +Train", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_the_version(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])

@@ -47,11 +47,12 @@ def table_of(capfd, *words: str) -> dict[str, list[str]]:
 
 def test_a_class_with_arguments_and_an_image(capfd):
     draw_picture(0, (90, 60)).save("own.png")
-    words = ["zoo.classification.resnet.ResNet18", "--input", "1x28x36", "--in_channels", "1", "--image", "own.png"]
+    words = ["zoo.classification.resnet.ResNet18", "--input", "1x28x36", "--image", "own.png"]
     rows = table_of(capfd, *words, "--out", "new/figure.png")
     assert rows["stem.0"] == ["3", "1", "1", "1", "1", "3", "28x36"]
     assert rows["stages.3.1.branch.1.0"] == ["3", "1", "1", "1", "8", "109", "4x5"]
     assert not [name for name in rows if name.endswith("relu")], "activations leave the field as it is"
+    assert main(["receptive-field", *words, "--in_channels", "3"]) == 2, "what is given is kept"
     complete = table_of(capfd, *words, "--all")
     assert complete.keys() > rows.keys()
     assert "stages.0.0.relu" in complete

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import inspect
 import json
 import math
 import re
@@ -26,8 +27,9 @@ COLUMNS = ("layer", "kernel", "stride", "dilation", "padding", "jump", "field", 
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    net, data = build(args.net, rest)
-    shape = input_shape(args.input, args.net, data)
+    given = None if args.input is None else parse_shape(args.input)
+    net, data = build(args.net, rest, channels=given[0] if given else None)
+    shape = given or known_shape(args.net, data)
     leaves, pointwise = (tuple(import_object(path) for path in paths) for paths in (args.leaf, args.pointwise))
     layers = receptive_field(net, shape, leaves, pointwise)
     chosen = choose(layers, args.layer)
@@ -49,8 +51,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def build(source: str, options: list[str]) -> tuple[nn.Module, Any]:
+def build(source: str, options: list[str], channels: int | None = None) -> tuple[nn.Module, Any]:
     """The network of a recipe and its datamodule; or of a class, without data.
+
+    Args:
+        source: a recipe, or the dotted path of a class.
+        options: of the recipe, or the arguments of the class.
+        channels: `in_channels` of a class that has such an argument and is not given it.
 
     Raises:
         ValueError: if there is no such class or recipe, or it cannot be built.
@@ -62,6 +69,8 @@ def build(source: str, options: list[str]) -> tuple[nn.Module, Any]:
         cli = ZooCLI(source, [*options, *NO_TRAINING_OPTIONS], folder=Path())
         return net_of(cli.model), cli.datamodule
     kind, arguments = import_object(source), keyword_arguments(options)
+    if channels is not None and callable(kind) and "in_channels" in inspect.signature(kind).parameters:
+        arguments.setdefault("in_channels", channels)
     try:
         try:
             with torch.device("meta"):  # without memory, and without the time to draw the weights
@@ -115,21 +124,30 @@ def keyword_arguments(options: list[str]) -> dict[str, Any]:
     return arguments
 
 
-def input_shape(given: str | None, source: str, data: Any) -> tuple[int, int, int]:
-    """(C, H, W) of the input.
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """(C, H, W) of the input, from CHANNELSxHEIGHTxWIDTH.
 
     Raises:
-        ValueError: if it is not of this form, or is not known.
+        ValueError: if it is not of this form.
+
+    >>> parse_shape("3x224x160")
+    (3, 224, 160)
     """
-    known = getattr(data, "image_shape", None)
-    if given is None:
-        if known is None:
-            raise ValueError(f"the input of {source} is not known: expected images; give --input, such as 3x224x224")
-        return tuple(known)
-    if not (found := re.fullmatch(r"(\d+)[x,](\d+)[x,](\d+)", given)):
-        raise ValueError(f"--input is {given}: expected CHANNELSxHEIGHTxWIDTH, such as 3x224x224")
+    if not (found := re.fullmatch(r"(\d+)[x,](\d+)[x,](\d+)", text)):
+        raise ValueError(f"--input is {text}: expected CHANNELSxHEIGHTxWIDTH, such as 3x224x224")
     channels, height, width = map(int, found.groups())
     return channels, height, width
+
+
+def known_shape(source: str, data: Any) -> tuple[int, int, int]:
+    """(C, H, W) of a recipe's images.
+
+    Raises:
+        ValueError: if it is not known.
+    """
+    if (known := getattr(data, "image_shape", None)) is None:
+        raise ValueError(f"the input of {source} is not known: expected images; give --input, such as 3x224x224")
+    return tuple(known)
 
 
 def choose(layers: list[Layer], name: str | None) -> int:
@@ -141,7 +159,7 @@ def choose(layers: list[Layer], name: str | None) -> int:
     if not layers:
         raise ValueError("the network computes nothing from its input: expected one layer or more")
     if name is None:
-        several = [i for i, layer in enumerate(layers) if max(layer.out) > 1 and max(layer.jump) > 0]
+        several = [i for i, layer in enumerate(layers) if max(layer.out) > 1]
         return several[-1] if several else len(layers) - 1
     names = [layer.name for layer in layers]
     if name not in names:

@@ -22,6 +22,7 @@ from zoo.results.documents.measured import (
     ready_models,
     runs,
     some_results,
+    sources,
     work_results,
 )
 
@@ -32,6 +33,7 @@ SECTIONS: dict[str, Callable[..., str]] = {
     "work": work_results,
     "ladders": ladders,
     "recipes": some_results,
+    "sources": sources,
     "missed": missed,
     "ready": ready_models,
     "commands": commands,

@@ -1,5 +1,6 @@
 """Tables of what was measured, from the ledger and from the files of ready models."""
 
+import math
 from fnmatch import fnmatchcase
 
 from zoo.command import recipes
@@ -15,14 +16,17 @@ versions, commit and date, is in that file. `result` is the mean over n seeds, �
 epoch (or over the last epochs, where the recipe says so), `worst` the worst of them. `best` is the best epoch on the
 test set, shown for reference and never used for selection. `tflop` is the training work in 10¹² operations as counted
 by torch (forward, backward and optimizer), `seconds` the time of `fit` on that device. An empty result has not been
-measured yet. The last section shows the values that make a mean, and those that were superseded when the code or the
-recipe had changed. What a recipe was tuned on stands in its header, also where that was done after a miss on test.
+measured yet. The last section shows the values that make a mean, and those that were superseded: by a run of the same
+recipe with newer code, or, where it says "changed since", with another net or another length of training. What a recipe
+was tuned on stands in its header, also that it was changed after a miss on test.
 """
 ALL = ("recipe", "metric", "target", "result", "worst", "n", "met", "best", "tflop", "seconds", "parameters", "device")
 WORK = ("recipe", "net", "target", "result", "n", "tflop", "parameters", "samples/s")
+SAME_WORK = 0.01  # relative difference up to which two trainings are of the same work
 RUNS = ("recipe", "seeds that count", "when", "superseded")
 SHORT = ("recipe", "metric", "target", "result", "worst", "n", "tflop", "seconds", "parameters")
 SOME = ("recipe", "what it is", "target", "result", "tflop")
+SOURCES = ("recipe", "parameters", "target", "result", "worst", "n", "where the target is from")
 MISSED = ("recipe", "target then", "values", "when", "target now", "result now")
 READY = ("model", "what", "reaches", "size", "data", "license of the data")
 
@@ -53,12 +57,18 @@ def runs() -> list[dict[str, str]]:
                     "recipe": name,
                     "seeds that count": ", ".join(f"{row['seed']}: {float(row['value']):.4f}" for row in counted),
                     "when": dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}",
-                    "superseded": ", ".join(
-                        f"{row['seed']}: {float(row['value']):.4f} ({row['date']})" for row in ledger.superseded(name)
-                    ),
+                    "superseded": ", ".join(_superseded(row, counted[0]) for row in ledger.superseded(name)),
                 }
             )
     return lines
+
+
+def _superseded(row: dict[str, str], now: dict[str, str]) -> str:
+    """A result that no longer counts, whether it was a miss, and whether the system has changed since."""
+    missed = ["missed"] if row["met"] == "False" else []
+    same_work = math.isclose(float(row["tflop"]), float(now["tflop"]), rel_tol=SAME_WORK)
+    changed = [] if same_work and row["parameters"] == now["parameters"] else ["changed since"]
+    return f"{row['seed']}: {float(row['value']):.4f} ({', '.join([row['date'], *missed, *changed])})"
 
 
 def featured_results() -> str:
@@ -91,6 +101,15 @@ def some_results(*patterns: str) -> str:
     """The recipes whose names match one of some patterns, such as `cifar10/augment-*`, in this order."""
     found = dict.fromkeys(name for pattern in patterns for name in recipes.names() if fnmatchcase(name, pattern))
     return recipe_table(list(found))
+
+
+def sources(*names: str) -> str:
+    """Recipes with their parameters, results and where their targets are from, such as what others report."""
+    lines = []
+    for name in names:
+        line = ledger.summarize_recipe(name)
+        lines.append(line | {"recipe": recipe_link(name), SOURCES[-1]: recipes.expectation(name).source})
+    return table(SOURCES, lines)
 
 
 def recipe_table(names: list[str]) -> str:
