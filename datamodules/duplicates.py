@@ -32,6 +32,21 @@ def same_images(paths: Iterable[Path]) -> list[list[Path]]:
     return found
 
 
+def originals(paths: Iterable[Path]) -> dict[Path, Path]:
+    """Each file, in order, with the first that has the same content; one line says how many there are of such.
+
+    Where a data set is divided, an image goes where its original goes: a net would be tested on what it was trained on.
+    """
+    first_of = {path: path for path in paths}
+    groups = same_images(first_of)
+    for group in groups:
+        first_of.update(dict.fromkeys(group, group[0]))
+    if groups:
+        first, other = groups[0][:2]
+        report(f"{len(groups)} images occur more than once, such as {first} and {other}; copies stay in one split")
+    return first_of
+
+
 def _equal(paths: list[Path], key: Callable[[Path], bytes]) -> list[list[Path]]:
     """The groups of two or more paths with equal keys."""
     groups: dict[bytes, list[Path]] = defaultdict(list)

@@ -7,14 +7,25 @@ import glob
 import os
 import platform
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+from datamodules.messages import report
+
+IMAGE_SUFFIXES = {  # of what PIL reads, the formats that people keep pictures in
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".avif", ".tif", ".tiff", ".jp2", ".j2k"),
+    *(".bmp", ".dib", ".tga", ".ppm", ".pgm", ".pbm", ".pnm"),
+}
+LITTER = {  # in lower case: folders and files that macOS, Windows, Linux and network drives add
+    *("__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "lost+found"),
+    *("@eadir", "#recycle", "__pycache__"),
+}
 
 
 def data_dir(given: str | os.PathLike | None = None) -> Path:
@@ -121,13 +132,46 @@ def user_files(folder: Path, suffixes: Iterable[str] | None = None, deep: bool =
 
 def is_users(name: str) -> bool:
     """Whether a file or folder of this name is one that a person put there; see `user_files`."""
-    return not name.startswith(".") and name.lower() not in {"__macosx", "thumbs.db", "desktop.ini"}
+    return not name.startswith(".") and name.lower() not in LITTER
+
+
+def user_folders(folder: Path) -> list[Path]:
+    """The folders in a folder that a person put there, sorted; see `user_files`."""
+    return sorted(path for path in folder.iterdir() if is_users(path.name) and path.is_dir())
+
+
+def user_images(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """The images among the files of a folder, at any depth, and the suffixes of the other files; see `user_files`.
+
+    Files without a suffix are images if PIL knows their format.
+    """
+    images, others = [], Counter[str]()
+    for path in user_files(folder):
+        suffix = path.suffix.lower()
+        if suffix in IMAGE_SUFFIXES or (not suffix and _is_image(path)):
+            images.append(path)
+        else:
+            others[suffix or "without suffix"] += 1
+    return images, others
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        with Image.open(path):
+            return True
+    except Image.DecompressionBombError:
+        return True
+    except (OSError, SyntaxError, ValueError):
+        return False
 
 
 def read_image(
     path: str | Path, mode: str = "RGB", upright: bool = True, at_least: tuple[int, int] | None = None
 ) -> Image.Image:
     """Reads an image file in PIL mode `mode` ("RGB" or "L"); transparent parts become white.
+
+    Values of more than 8 bits are scaled by what the type of the file can hold, never by what one image happens to
+    hold: white is 65535 in 16 bits and 4095 in 12 bits. Floats are in 0..1, or else in 0..255.
 
     Args:
         path: of the file.
@@ -144,9 +188,13 @@ def read_image(
         with Image.open(path) as file:
             if at_least is not None:
                 file.draft(None, (max(at_least),) * 2)  # either side may become the width when it is turned
+            stored = str(file.tile[:1])  # holds how the pixels are stored, such as "RGB;16B"
+            is_deep = file.mode.startswith("I") or ";16" in stored or "65535" in stored
             image = ImageOps.exif_transpose(file) if upright else file
             if image.mode.startswith(("I", "F")):  # more than 8 bits, which PIL would clip
-                image = Image.fromarray(_to_uint8(np.asarray(image)))
+                image = Image.fromarray(_to_uint8(np.asarray(image), stored))
+            if is_deep:
+                _tell_of_dark(path, image)
             image = image.convert("RGBA") if image.has_transparency_data else image.convert(mode)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist: expected an image file; check the path") from None
@@ -160,16 +208,28 @@ def read_image(
     return image.convert(mode)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of an image file when turned upright, without decoding it.
+def image_size(path: str | Path, upright: bool = True) -> tuple[int, int]:
+    """Width and height of the image that `read_image` returns, without decoding it.
+
+    Raises:
+        ValueError, FileNotFoundError: as `read_image`.
+    """
+    (width, height), orientation = image_header(path)
+    return (height, width) if upright and orientation >= 5 else (width, height)
+
+
+def image_header(path: str | Path) -> tuple[tuple[int, int], int]:
+    """Width and height of an image file as it is stored, and its EXIF orientation, 1 to 8; 1 is upright.
 
     Raises:
         ValueError, FileNotFoundError: as `read_image`.
     """
     try:
         with Image.open(path) as file:
-            width, height = file.size
-            is_turned = file.getexif().get(0x0112, 1) >= 5
+            # PIL turns a TIFF itself, and would decode a whole PNG to look for a tag after the pixels.
+            is_upright = file.format == "TIFF" or (file.format == "PNG" and "exif" not in file.info)
+            orientation = 1 if is_upright else file.getexif().get(0x0112, 1)
+            return file.size, orientation if orientation in range(1, 9) else 1
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist: expected an image file; check the path") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -177,25 +237,39 @@ def image_size(path: str | Path) -> tuple[int, int]:
             f"{path} cannot be read as an image ({error}): expected a complete JPEG, PNG or similar file; "
             "convert it, or remove it"
         ) from None
-    return (height, width) if is_turned else (width, height)
 
 
-def _to_uint8(values: np.ndarray) -> np.ndarray:
-    """Gray values of more than 8 bits -> uint8, by the range that they fill.
+def _to_uint8(values: np.ndarray, stored: str) -> np.ndarray:
+    """Gray values of more than 8 bits -> uint8, by the range of how they are stored; see `read_image`.
 
-    Floats are in 0..1 or 0..255; integers in 0..255, 0..4095 (12 bits, as scanners and microscopes give) or 0..65535.
+    Integers of 32 bits may be in 0..255, and floats in 0..1 may exceed 1 a little, as after a resize.
 
     Raises:
         ValueError: for other values.
     """
+    ranges = (4095.0,) if ";12" in stored else (255.0, 65535.0) if ";32" in stored else (65535.0,)
+    if np.issubdtype(values.dtype, np.floating):
+        ranges = (1.0, 255.0)
     low, high = float(values.min()), float(values.max())
-    is_float = np.issubdtype(values.dtype, np.floating)
-    ranges = (1.0, 255.0) if is_float else (255.0, 4095.0, 65535.0)
-    top = next((limit for limit in ranges if high <= limit), None)
+    top = next((limit for limit in ranges if high <= max(limit, 2)), None)
     if low < 0 or top is None or not np.isfinite(values).all():
         wanted = " or ".join(f"0..{limit:g}" for limit in ranges)
         raise ValueError(f"it has values from {low:g} to {high:g}: expected {wanted}")
-    return (values.astype(np.float64) / top * 255).round().astype(np.uint8)
+    return (values.astype(np.float64) / top * 255).round().clip(max=255).astype(np.uint8)
+
+
+_told_dark: list[str | Path] = []  # of the first such image; worker processes say nothing
+
+
+def _tell_of_dark(path: str | Path, image: Image.Image) -> None:
+    """Says that an image of 16 bits is all but black, which most often holds 12 or 8 bits."""
+    highest = np.asarray(image.convert("RGB")).max()  # without the transparency
+    if highest <= 16 and not _told_dark and parent_process() is None:
+        _told_dark.append(path)
+        report(
+            f"{path}, and perhaps others, has 16 bits, where 65535 is white, but its values are below a tenth of that: "
+            "it is seen as almost black; if its white is 4095 or 255, save it anew with values 16 or 257 times as high"
+        )
 
 
 def read_text(path: Path) -> str:

@@ -214,7 +214,14 @@ class System(LightningModule, ABC):
         own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         if there != here or saved != own:
             first = next((name for name in own | saved if saved.get(name) != own.get(name)), None)
-            detail = f"; {first} is {saved.get(first)} there and {own.get(first)} here" if first else ""
+            given, plain = checkpoint.get("hyper_parameters", {}), (int, float, str, list, tuple)
+            parts = [
+                f"{name} is {given[name]} there and {value} here"
+                for name, value in (self.hparams.items() if there == here else ())
+                if isinstance(value, plain) and name in given and given[name] != value
+            ]
+            parts += [f"{first} is {saved.get(first)} there and {own.get(first)} here"] if first else []
+            detail = f"; {', '.join(parts)}" if parts else ""
             raise ValueError(
                 f"the checkpoint holds a {there}, expected a {here}{detail}; "
                 "use the recipe and options that it was trained with"

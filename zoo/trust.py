@@ -13,14 +13,18 @@ from typing import Any
 
 from jsonargparse import _common, set_parsing_settings
 
-# What a checkpoint may name: all that a system of the zoo can be built from.
-PARTS = ("zoo", "torch.nn", "torch.optim", "torchvision.ops", "torchvision.models", "torchmetrics")
+# What a checkpoint may name: what the nets and optimizers of the zoo's systems are made of. Whole packages would hold
+# functions that do something when they are called, such as a download.
+PARTS = (
+    "zoo.parts", "zoo.classification", "zoo.detection", "zoo.generation", "zoo.language", "zoo.multimodal", "torch.nn",
+    "torch.optim", "torchvision.ops",
+)  # fmt: skip
 # What a recipe may name without a question.
 PACKAGES = (
     "zoo", "datamodules", "callbacks", "experiments", "lightning", "torch", "torchvision", "torchmetrics",
     "albumentations", "transformers",
 )  # fmt: skip
-NEVER = ("zoo.command", "zoo.__main__")  # they run things by their arguments
+NEVER = ("zoo.command", "zoo.__main__", "zoo.trust", "torch.nn.parallel")  # they run things by their arguments
 DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 
 own: set[str] = set()  # modules and packages that the user named, by --trust or in Python
@@ -55,17 +59,24 @@ def only(allowed: Iterable[str]) -> Iterator[None]:
         settings.update(before)
 
 
-def check_module(name: str, where: str) -> None:
-    """Refuses the module class that a checkpoint names, unless it is the zoo's or of a trusted package.
+def check_names(module: str, arguments: Any, where: str) -> None:
+    """Refuses the class of the module that a checkpoint names, unless it is the zoo's or of a trusted package.
+
+    Also refuses what the names in its arguments lead to where trust would not help. All others are checked when the
+    module is built, see `only`.
 
     Raises:
         ValueError: before anything is imported.
     """
-    inside = [f"{package}." for package in ("zoo", *own)]
-    if not name.startswith(tuple(inside)) or name.startswith(NEVER):
+    never = tuple(f"{one}." for one in NEVER)
+    if found := sorted(name for name in names_in([module, arguments]) if f"{name}.".startswith(never)):
         raise ValueError(
-            f"{where} holds a {name}, which is not one of the zoo's systems: expected one, as loading it would run its "
-            f"code; if you trust it, add --trust {name.partition('.')[0]}"
+            f"{where} names {found[0]}, which runs things: expected parts of {', '.join(PARTS)}; take another file"
+        )
+    if not module.startswith(tuple(f"{package}." for package in ("zoo", *own))):
+        raise ValueError(
+            f"{where} holds a {module}, which is not one of the zoo's systems: expected one, as loading it would run "
+            f"its code; if you trust it, add --trust {module.partition('.')[0]}"
         )
 
 

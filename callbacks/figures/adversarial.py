@@ -31,17 +31,18 @@ class Attacked(NamedTuple):
     target: str
 
 
-def attack_figure(shown: list[Attacked], factor: float, title: str, subtitle: str) -> Figure:
+def attack_figure(shown: list[Attacked], factor: float, title: str, subtitle: str, about: str = "") -> Figure:
     """Each image above what was added to it, magnified, and the result.
 
     Args:
         shown: the images.
         factor: by which the change is multiplied to be seen; gray is no change.
         title, subtitle: above it.
+        about: below it, which net was attacked.
     """
     columns, blocks = min(COLUMNS, len(shown)), -(-len(shown) // COLUMNS)
     block_height = 3 * SIDE + 2 * CAPTION + 3 * GAP
-    head, legend = 0.7, 0.35
+    head, legend = 0.7, 0.75
     width = LEFT + max(columns * (SIDE + GAP), 5.0) + GAP
     height = head + blocks * (block_height + GAP) + legend
     figure = Figure((width, height), facecolor="white")
@@ -61,8 +62,9 @@ def attack_figure(shown: list[Attacked], factor: float, title: str, subtitle: st
             for y, name in zip(tops, ("image", f"change,\n{factor:g} times", "result"), strict=True):
                 figure.text((LEFT - 0.15) / width, (y - SIDE / 2) / height, name, size=10, ha="right", va="center")
     figure.text(
-        LEFT / width, 0.12 / height,
-        "Above an image its class, above a result the class aimed at; below each, what is predicted, how surely.",
+        0.15 / width, 0.1 / height,
+        "Above an image its class, above a result the class aimed at;\nunder that what is predicted, and how surely.\n"
+        + about.replace("$", r"\$"),
         size=9, color=GRAY,
     )  # fmt: skip
     return figure

@@ -11,6 +11,8 @@ class Axis(NamedTuple):
     text: a value as text, a format string.
     factor: by which values are multiplied first, such as 100 for per cent.
     better: "max", "min", or "" where neither is.
+    part_of: the metric of which this is a part, such as a term of a loss or the value of one class; "" if of none. All
+        parts of a metric share a panel.
     """
 
     title: str
@@ -18,6 +20,7 @@ class Axis(NamedTuple):
     text: str = "{:.4g}"
     factor: float = 1.0
     better: str = ""
+    part_of: str = ""
 
 
 def percent_axis(title: str, label: str = "accuracy", better: str = "max") -> Axis:

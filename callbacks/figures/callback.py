@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -19,6 +20,12 @@ Table = tuple[list[str], list[list]]  # columns and rows; a cell that is an arra
 
 class FigureCallback(Callback):
     """Base class of the callbacks that draw: `publish` writes a figure into the run folder and to the loggers."""
+
+    unavailable: str | None = None  # why nothing can be drawn
+
+    def say_why(self) -> None:
+        """Tells the user in a line why nothing is drawn."""
+        rank_zero_info(f"{type(self).__name__} draws nothing: {self.unavailable}")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Here, because reading `log_dir` is a collective call: all ranks must make it.

@@ -11,12 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 
 from callbacks.figures.axis import Axis
-from callbacks.figures.style import BLUE, GRAY, PURPLE, VERMILION, add_axes, plain_axes
+from callbacks.figures.style import BLUE, GRAY, PURPLE, VERMILION, add_axes, plain_axes, shorten
 
+MARKERS: dict[str, dict[str, Any]] = {  # of points, by the dashes of their line
+    "-": {"marker": "o"},
+    "--": {"marker": "o", "markerfacecolor": "white"},
+    ":": {"marker": "x"},
+}
 PERCENT_TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99)  # about equally far apart
 LABEL_GAP = 13  # points between the labels at the ends of lines
 PANELS_PER_ROW = 3
-BAR = 0.36  # height of the bars of a single epoch, of a row
+BAR, ROW = 0.36, 0.46  # height of the bars of a single epoch, of a row; of a row with its text, in inches
+LINES_HEIGHT = 3.08  # inches of a panel of lines
+MOST_PARTS = 20  # of a metric in a panel; of more, those with the lowest values
+PART_ROW, PARTS_LEFT = 0.19, 2.0  # inches of a bar; of the names of the parts
 
 
 class Curve(NamedTuple):
@@ -75,26 +83,74 @@ def by_metric(
     return panels
 
 
+class Parts(NamedTuple):
+    """The parts of a metric, such as the terms of a loss, which share a panel.
+
+    axis: of the panel.
+    rows: name of each part, its axis, and the curves of its splits.
+    """
+
+    axis: Axis
+    rows: list[tuple[str, Axis, list[Curve]]]
+
+    @property
+    def height(self) -> float:
+        """Inches that the bars take."""
+        return max(1.0, PART_ROW * sum(len(curves) + 0.5 for _, _, curves in self.rows[:MOST_PARTS]))
+
+
+def without_parts(
+    panels: Mapping[str, tuple[Axis, list[Curve]]], axes_of: Mapping[str, Axis] | None = None
+) -> tuple[dict[str, tuple[Axis, list[Curve]]], list[Parts]]:
+    """The panels of complete metrics, and the parts of metrics, together for each of these.
+
+    Args:
+        panels: see `by_metric`.
+        axes_of: of all metrics, also of those without a panel.
+    """
+    found: dict[str, list[tuple[str, Axis, list[Curve]]]] = {}
+    for name, (axis, curves) in panels.items():
+        if axis.part_of:
+            found.setdefault(axis.part_of, []).append((name.partition("/")[2] or axis.title, axis, curves))
+    parts = []
+    for whole, rows in found.items():
+        labels = {axis.label for _, axis, _ in rows}
+        axis = ({name: axis for name, (axis, _) in panels.items()} | dict(axes_of or {})).get(whole, Axis(whole, whole))
+        label = labels.pop() if len(labels) == 1 else axis.label
+        parts.append(Parts(rows[0][1]._replace(title=f"{axis.title}: its parts", label=label.partition("\n")[0]), rows))
+    return {name: panel for name, panel in panels.items() if not panel[0].part_of}, parts
+
+
 def draw(history: Mapping[str, Mapping[int, float]], axes_of: Mapping[str, Axis] | None = None) -> Figure:
     """Draws a history: one panel for each metric, with a name and the last value at the end of each line.
+
+    Parts of a metric, such as the terms of a loss, share a panel, in which bars show their last values.
 
     Args:
         history, axes_of: see `by_metric`.
     """
-    panels = by_metric(history, axes_of)
-    panel, tall, left, right = 5.3, 4.0, 0.95, 2.0 if any(name.startswith("test/") for name in history) else 1.5
-    columns = min(PANELS_PER_ROW, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure((panel * columns, tall * rows), facecolor="white")
+    panels, parts = without_parts(by_metric(history, axes_of), axes_of)
+    panel, left, right = 5.3, 0.95, 2.0 if any(name.startswith("test/") for name in history) else 1.5
+    heights = [bars_height(curves) if epochs_of(curves) < 2 else LINES_HEIGHT for _, curves in panels.values()]
+    heights += [one.height for one in parts]
+    columns = min(PANELS_PER_ROW, len(heights))
+    rows = [0.92 + max(heights[i : i + columns]) for i in range(0, len(heights), columns)]
+    figure = Figure((panel * columns, sum(rows)), facecolor="white")
+
+    def place(i: int, left: float, right: float, title: str) -> Axes:
+        row, column = divmod(i, columns)  # by hand: room on the right for the labels at the lines' ends
+        bottom = sum(rows[row:]) - 0.4 - heights[i]
+        axes = add_axes(figure, left + column * panel, bottom, panel - left - right, heights[i])
+        axes.set_title(_literal(title), loc="left", weight="bold")
+        return axes
+
+    for i, one in enumerate(parts, len(panels)):
+        draw_parts(place(i, PARTS_LEFT, 1.1, one.axis.title), one)
     for i, (axis, curves) in enumerate(panels.values()):
-        row, column = divmod(i, columns)
-        # Placed by hand: room on the right for the labels at the lines' ends.
-        x, y = left + column * panel, (rows - 1 - row) * tall + 0.52
-        axes = add_axes(figure, x, y, panel - left - right, tall - 0.92)
-        axes.set_title(_literal(axis.title), loc="left", weight="bold")
         if epochs_of(curves) < 2:
-            draw_bars(axes, curves, axis)
+            draw_bars(place(i, left, 0.25, axis.title), curves, axis)
             continue
+        axes = place(i, left, right, axis.title)
         draw_lines(axes, curves, axis)
         _label_ends(axes, curves, axis)
         for curve in curves:
@@ -136,8 +192,10 @@ def draw_lines(axes: Axes, curves: Sequence[Curve], axis: Axis, over: str = "epo
         if not values:
             never_finite.append(_literal(label_of(curve, axis)))
             continue
-        marker = "o" if len(values) < 25 else None
-        axes.plot([*values], [*values.values()], color=curve.color, marker=marker, markersize=3, **curve.style)
+        # Lines cannot be told apart by their dashes where they are single points.
+        marker = MARKERS[curve.style.get("linestyle", "-")] if len(values) < 25 else {}
+        size = 3 if len(values) > 1 else 6
+        axes.plot([*values], [*values.values()], color=curve.color, markersize=size, **marker, **curve.style)
         if (best := best_epoch(curve, axis)) is not None:
             axes.plot(
                 best, values[best], "o", markersize=9, markerfacecolor="none", markeredgecolor=curve.color,
@@ -154,6 +212,11 @@ def draw_lines(axes: Axes, curves: Sequence[Curve], axis: Axis, over: str = "epo
         axes.set(xticks=(), yticks=())
     if never_finite:
         axes.text(0.5, 0.5, "\n".join(never_finite), transform=axes.transAxes, ha="center", va="center", color=GRAY)
+
+
+def bars_height(curves: Sequence[Curve]) -> float:
+    """Inches that the bars of a single epoch take."""
+    return ROW * len(curves)
 
 
 def draw_bars(axes: Axes, curves: Sequence[Curve], axis: Axis, over: str = "epoch") -> None:
@@ -174,7 +237,7 @@ def draw_bars(axes: Axes, curves: Sequence[Curve], axis: Axis, over: str = "epoc
         axes.set_xlim(0, 100)
     else:
         axes.set_xlim(1.05 * low, 1.05 * high if low < high else 1.0)
-    axes.set_ylim(max(len(curves), 3) - 0.5, -0.7)
+    axes.set_ylim(len(curves) - 1 + 0.6 * BAR, -0.8)
     axes.set_yticks(())
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(5) if finite else FixedLocator(()))
@@ -182,6 +245,45 @@ def draw_bars(axes: Axes, curves: Sequence[Curve], axis: Axis, over: str = "epoc
     (epoch,) = {epoch for curve in curves for epoch in curve.values}
     head, _, remark = axis.label.partition("\n")
     axes.set_xlabel(_literal(f"{head}, {over} {epoch} {remark}".strip()), loc="left", size=9)
+
+
+def draw_parts(axes: Axes, parts: Parts) -> None:
+    """Draws the last values of the parts of a metric as bars, a row for each part, of many those with the lowest."""
+
+    def last(curve: Curve, axis: Axis) -> float:
+        return axis.factor * curve.values[max(curve.values)]
+
+    rows = parts.rows
+    if parts.axis.better == "max":  # the terms of a loss keep the order in which they are defined
+        rows = sorted(rows, key=lambda row: (math.isnan(value := last(row[2][-1], row[1])), value))[:MOST_PARTS]
+    splits = {curve.name for _, _, curves in rows for curve in curves}
+    place, heights, ticks = 0.0, [0.0], []
+    for name, axis, curves in rows:
+        ticks.append((place + (len(curves) - 1) / 2, _literal(shorten(name))))
+        for curve in curves:
+            value = last(curve, axis)
+            heights.append(value if math.isfinite(value) else 0.0)
+            axes.barh(place, heights[-1], 0.8, color=curve.color, alpha=0.85)
+            text = axis.text.format(value) if len(splits) == 1 else label_of(curve, axis)
+            axes.annotate(
+                _literal(text), (max(heights[-1], 0), place), (3, 0), textcoords="offset points", size=9,
+                color=curve.color, va="center",
+            )  # fmt: skip
+            place += 1
+        place += 0.5
+    plain_axes(axes, grid=False)
+    axes.axvline(0, color="black", linewidth=0.8)
+    percent = parts.axis.factor == 100 and min(heights) >= 0 and max(heights) <= 100
+    axes.set_xlim((0, 100) if percent else (1.05 * min(heights), 1.05 * max(heights) or 1.0))
+    axes.set_ylim(place - 1, -0.7)
+    axes.set_yticks([middle for middle, _ in ticks], [name for _, name in ticks])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(tick_label)
+    split = f", {next(iter(splits))}" if len(splits) == 1 else ""
+    left_out = f", the lowest {len(rows)} of {len(parts.rows)}" if len(parts.rows) > len(rows) else ""
+    axes.set_xlabel(_literal(f"{parts.axis.label}{split}{left_out}"), loc="left", size=9)
 
 
 def label_of(curve: Curve, axis: Axis) -> str:

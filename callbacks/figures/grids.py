@@ -66,9 +66,10 @@ def draw_image(axes: Axes, image: np.ndarray) -> None:
     axes.set_axis_off()
 
 
-def caption(axes: Axes, truth: str, prediction: str, detail: str) -> None:
-    """Three lines above the axes. The arrow marks the prediction, so the figure can be read without colors."""
-    lines = ((31, truth, BLUE, "bold"), (18, f"→ {prediction}", VERMILION, "bold"), (5, detail, GRAY, "normal"))
+def caption(axes: Axes, truth: str, prediction: str, detail: str, right: bool = False) -> None:
+    """Three lines above the axes. The arrow marks a prediction that is wrong, so colors are not needed to see that."""
+    second = (18, "✓ right", BLUE, "bold") if right else (18, f"→ {prediction}", VERMILION, "bold")
+    lines = ((31, truth, BLUE, "bold"), second, (5, detail, GRAY, "normal"))
     for points, text, color, weight in lines:
         axes.annotate(
             text, (0, 1), (0, points), xycoords="axes fraction", textcoords="offset points",

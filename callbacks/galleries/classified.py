@@ -10,7 +10,7 @@ from torch import Tensor
 
 from callbacks.figures.callback import rgb
 from callbacks.galleries.base import Gallery
-from callbacks.galleries.items import Choice, Entry, data_uri, full_names
+from callbacks.galleries.items import Choice, Entry, data_uri, file_name, full_names
 
 MISTAKES, RIGHT = 36, 12  # that are written down for `zoo report`, of all classes in turn
 
@@ -63,12 +63,13 @@ class ClassifierGallery(Gallery):
         return list({entry.index: entry for entry in entries}.values())
 
 
-def as_items(trainer: Trainer, entries: list[Entry]) -> list[dict[str, Any]]:
-    """Classified entries as `items.write_items` takes them."""
+def as_items(trainer: Trainer, entries: list[Entry], split: str) -> list[dict[str, Any]]:
+    """Classified entries of a split as `items.write_items` takes them."""
     name = full_names(trainer)
     return [
         {
             "index": entry.index,
+            **file_name(trainer, split, entry.index),
             "image": data_uri(rgb(trainer, entry.item.image)),
             "truth": name(entry.item.truth),
             "prediction": name(entry.item.prediction),

@@ -18,9 +18,9 @@ from torchvision.ops import box_iou
 from callbacks.figures.boxes import draw_boxes
 from callbacks.figures.callback import class_names, rgb
 from callbacks.figures.grids import GAP, HEAD, draw_image
-from callbacks.figures.style import add_axes, heading, to_uint8
+from callbacks.figures.style import add_axes, heading, shorten, to_uint8
 from callbacks.galleries.base import Gallery
-from callbacks.galleries.items import Choice, Entry, data_uri, full_names
+from callbacks.galleries.items import Choice, Entry, data_uri, file_name, full_names
 
 WIDTH = 13.0  # inches of the figure
 PAIRS_PER_ROW = 2  # of images
@@ -133,12 +133,13 @@ class DetectionGallery(Gallery):
             draw_boxes(right, found["boxes"], found["labels"], texts, ~item.right)
             missed, false = int((~item.found).sum()), int((~item.right).sum())
             objects = f"{len(item.boxes)} object{'s' * (len(item.boxes) != 1)}"
-            left.set_title(f"image {entry.index}: {objects}", size=9, loc="left", pad=3)
+            known = file_name(trainer, self.split, entry.index).get("name", f"image {entry.index}")
+            left.set_title(f"{shorten(known, 32)}: {objects}".replace("$", r"\$"), size=9, loc="left", pad=3)
             right.set_title(f"{len(texts)} detected, {missed} missed, {false} false", size=9, loc="left", pad=3)
         key = f"boxes_{self.split}"
         self.publish(trainer, key, figure)
         entries = chain(self.shown, self.choices["mistakes"].held, self.choices["right"].held)
-        items = [_as_item(trainer, entry) for entry in {entry.index: entry for entry in entries}.values()]
+        items = [_as_item(trainer, entry, self.split) for entry in {entry.index: entry for entry in entries}.values()]
         self.record(key, "detected", items, min_score=self.min_score)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and self.shown:  # its page can switch each class and score on and off
@@ -162,13 +163,14 @@ def _layout(shown: list[Detected]) -> tuple[Figure, list[tuple[Axes, Axes]]]:
     return figure, pairs
 
 
-def _as_item(trainer: Trainer, entry: Entry) -> dict[str, Any]:
+def _as_item(trainer: Trainer, entry: Entry, split: str) -> dict[str, Any]:
     """A `Detected` entry as `items.write_items` takes it; boxes are xyxy in pixels of the image as the net saw it."""
     item, name = entry.item, full_names(trainer)
     objects = zip(item.boxes.tolist(), item.labels.tolist(), item.found.tolist(), strict=True)
     found = (item.detections[key].tolist() for key in ("boxes", "labels", "scores"))
     return {
         "index": entry.index,
+        **file_name(trainer, split, entry.index),
         "image": data_uri(rgb(trainer, item.image), LARGEST),
         "width": item.image.shape[-1],
         "height": item.image.shape[-2],

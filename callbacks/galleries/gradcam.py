@@ -4,9 +4,8 @@ import matplotlib
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.cm import ScalarMappable
-from torch import Tensor
+from torch import Tensor, nn
 
 from callbacks.figures.callback import class_names, rgb
 from callbacks.figures.grids import caption, cells, draw_image
@@ -14,7 +13,7 @@ from callbacks.figures.style import GRAY, add_axes
 from callbacks.galleries.classified import ClassifierGallery, as_items
 from callbacks.galleries.items import Choice, Entry, data_uri
 from callbacks.galleries.misclassified import MisclassifiedGallery
-from callbacks.galleries.relevance import METHODS, Relevance, relevance, road
+from callbacks.galleries.relevance import METHODS, Relevance, relevance, road, usable_layer
 
 COLORMAP = matplotlib.colormaps["inferno"]  # rises evenly in lightness: right for any color vision, and in print
 ALPHA = 0.6  # of the map over the image
@@ -28,8 +27,9 @@ class GradCAMGallery(ClassifierGallery):
     Those of further mistakes and of right ones go to `items/gradcam_<split>.json`, for `zoo report`.
 
     The net is `pl_module.net`, the layer `pl_module.cam_target`, and `pl_module.cam_reshape`, if it is not None, turns
-    the layer's output into maps (B, D, H, W). All of it is tried on one blank image before training starts; if that
-    fails, a warning says why, and the training goes on without this gallery.
+    the layer's output into maps (B, D, H, W). Where the images are so small that these maps would say nothing, those of
+    the stage before count. All of it is tried on one blank image before training starts; if that
+    fails, a line says why, and the training goes on without this gallery.
 
     Args:
         n: images to draw.
@@ -42,6 +42,7 @@ class GradCAMGallery(ClassifierGallery):
             fifth of a second for each image.
 
     Attributes:
+        layer: from whose output the maps are computed; None for the net's own choice.
         unavailable: why nothing can be drawn; None if it can.
 
     Raises:
@@ -65,7 +66,7 @@ class GradCAMGallery(ClassifierGallery):
                 raise ValueError(f"{value!r} is unknown to GradCAMGallery: expected one of {', '.join(known)}")
         super().__init__(n, "first" if of == "first" else "worst", every_n_epochs)
         self.method, self.of, self.target, self.road = method, of, target, road
-        self.unavailable: str | None = None
+        self.layer: nn.Module | None = None
 
     def further_choices(self) -> dict[str, Choice]:
         # The least sure of the right ones are shown where there are no mistakes.
@@ -73,7 +74,7 @@ class GradCAMGallery(ClassifierGallery):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._tried, self.unavailable = False, None
+        self._tried, self.layer, self.unavailable = False, None, None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         shape = getattr(getattr(trainer, "datamodule", None), "image_shape", None)
@@ -87,10 +88,10 @@ class GradCAMGallery(ClassifierGallery):
         if not self._tried:
             self._tried = True
             try:
-                relevance(pl_module, image[None], [0], self.method)
+                self.layer = usable_layer(pl_module, image[None], self.method)
             except Exception as error:  # of any kind: a gallery does not stop a training
                 self.unavailable = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-                rank_zero_warn(f"GradCAMGallery draws nothing: {self.unavailable}")
+                self.say_why()
 
     def _collect(self, trainer: Trainer, outputs: object, batch: tuple) -> None:
         self._try(trainer.lightning_module, batch[0][0])  # for data that do not know their `image_shape`
@@ -110,7 +111,8 @@ class GradCAMGallery(ClassifierGallery):
     def maps_of(self, pl_module: LightningModule, entries: list[Entry]) -> Relevance:
         """The relevance maps of some entries."""
         classes = [getattr(entry.item, self.target) for entry in entries]
-        return relevance(pl_module, torch.stack([entry.item.image for entry in entries]), classes, self.method)
+        images = torch.stack([entry.item.image for entry in entries])
+        return relevance(pl_module, images, classes, self.method, self.layer)
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         shown = {entry.index for entry in self.shown}
@@ -121,7 +123,7 @@ class GradCAMGallery(ClassifierGallery):
         found = self.maps_of(pl_module, self.shown)
         self._publish(trainer, pl_module, found)
         recorded, heats = [*self.shown, *others], [*found.maps, *heats]
-        items = as_items(trainer, recorded)
+        items = as_items(trainer, recorded, self.split)
         for item, entry, heat in zip(items, recorded, heats, strict=True):
             item["overlay"] = data_uri(overlay(rgb(trainer, entry.item.image), heat))
             item["evidence"] = bool(heat.any())
@@ -145,7 +147,7 @@ class GradCAMGallery(ClassifierGallery):
             draw_image(pair[1], shown)
             if not heat.any():  # at layers before the last, Grad-CAM may find nothing that speaks for a class
                 pair[1].text(0.5, 0.5, "none found", size=9, color="white", ha="center", transform=pair[1].transAxes)
-            caption(pair[0], truth, prediction, f"{100 * item.confidence:.0f} % sure")
+            caption(pair[0], truth, prediction, f"{100 * item.confidence:.0f} % sure", item.truth == item.prediction)
             rows.append([image, shown, truth, prediction, item.confidence])
         columns = ["image", "overlay", "truth", "prediction", "confidence"]
         bar = add_axes(figure, 0.2, 0.3, 2.5, 0.12)

@@ -88,6 +88,12 @@ def full_names(trainer: Trainer) -> Callable[[int], str]:
     return lambda label: str(classes[label]) if classes is not None else str(label)
 
 
+def file_name(trainer: Trainer, split: str, index: int) -> dict[str, str]:
+    """The name of the file of an item, where the datamodule knows `file_names` (split -> a name for each item)."""
+    names = getattr(getattr(trainer, "datamodule", None), "file_names", {}).get(split)
+    return {"name": names[index]} if names else {}
+
+
 def data_uri(image: np.ndarray, largest: int = LARGEST) -> str:
     """An image (H, W, 3) in 0..1 as text that a web page can show, at most `largest` pixels high and wide."""
     picture, memory = Image.fromarray(to_uint8(image)), io.BytesIO()

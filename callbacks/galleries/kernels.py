@@ -6,7 +6,6 @@ import matplotlib
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -27,7 +26,7 @@ class KernelGallery(FigureCallback):
     activation. That is after `test` and `validate`, and at the end of `fit` for the first images of the last
     validation. Filters on one channel and all maps are drawn in red (positive) and blue (negative), each scaled by its
     own largest value; filters on three channels in color; filters on other numbers of channels as their mean. For a net
-    without a convolution a warning says so, and nothing is drawn.
+    without a convolution a line says so, and nothing is drawn.
 
     Args:
         n: images.
@@ -49,7 +48,6 @@ class KernelGallery(FigureCallback):
             raise ValueError(f"n is {n} and kernels {kernels}: expected 1 or more of each")
         self.n, self.kernels, self.layer = n, kernels, layer
         self.split = "val"
-        self.unavailable: str | None = None
         self.images: list[Tensor] = []  # (C, H, W) each
         self._maps: list[Tensor] = []  # (O, h, w) each, of the images
         self._latest: Tensor | None = None  # of the batch: its first call, as further views of an image may follow
@@ -65,7 +63,7 @@ class KernelGallery(FigureCallback):
             asked = "no convolution" if self.layer is None else f"no convolution {self.layer!r}"
             known = f"one of {', '.join(convolutions)}" if convolutions else "a torch.nn.Conv2d"
             self.unavailable = f"{type(pl_module).__name__} has {asked}: expected {known}; leave KernelGallery out"
-            rank_zero_warn(f"KernelGallery draws nothing: {self.unavailable}")
+            self.say_why()
 
     def _start(self, trainer: Trainer, split: str) -> None:
         self._remove()

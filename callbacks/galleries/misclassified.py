@@ -43,4 +43,4 @@ class MisclassifiedGallery(ClassifierGallery):
             rows.append([image, truth, prediction, item.confidence, item.loss])
         columns = ["image", "truth", "prediction", "confidence", "loss"]
         self.publish(trainer, f"misclassified_{self.split}", figure, (columns, rows))
-        self.record(f"misclassified_{self.split}", "classified", as_items(trainer, self.recorded()))
+        self.record(f"misclassified_{self.split}", "classified", as_items(trainer, self.recorded(), self.split))

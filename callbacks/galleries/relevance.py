@@ -26,6 +26,10 @@ ONLY_MAPS = ("AblationCAM", "ShapleyCAM")  # in the package they read the output
 MIN_MAP_SIZE = 5  # cells along a side: a smaller map, stretched over the image, says nothing about where
 
 
+class CoarseMapsError(ValueError):
+    """The maps of a layer are too small to say where something is."""
+
+
 class Relevance(NamedTuple):
     """The relevance maps of a batch.
 
@@ -86,7 +90,7 @@ def relevance(
         maps = reshape(output) if reshape else output
         shape = tuple(getattr(maps, "shape", ()))
         if len(shape) != 4 or min(shape[2:]) < MIN_MAP_SIZE:
-            raise ValueError(
+            raise (CoarseMapsError if len(shape) == 4 else ValueError)(
                 f"{where} gives maps of {shape or type(maps).__name__}: expected (B, D, H, W) "
                 f"with H and W of {MIN_MAP_SIZE} or more; choose an earlier layer as `cam_target`"
                 + (" or give a `cam_reshape`" if len(shape) != 4 else "")
@@ -116,6 +120,32 @@ def relevance(
                 for child_name, child in named.items():
                     setattr(part, child_name, child)
     return Relevance(maps, name, (size[0], size[1]))
+
+
+def usable_layer(module: nn.Module, image: Tensor, method: str = "GradCAM") -> nn.Module | None:
+    """The layer whose maps are large enough for images of a size: `cam_target`, or the last stage before it that is.
+
+    The arguments are as for `relevance`.
+
+    Returns:
+        None where it is `cam_target`.
+
+    Raises:
+        ValueError: see `relevance`.
+    """
+    target, stages = getattr(module, "cam_target", None), getattr(getattr(module, "net", module), "stages", None)
+    known = list(stages) if isinstance(stages, nn.Sequential) else []
+    place = next((i for i, stage in enumerate(known) if stage is target), 0)
+    refusal: CoarseMapsError | None = None
+    for layer in (None, *reversed(known[:place])):
+        try:
+            relevance(module, image, [0], method, layer)
+        except CoarseMapsError as error:
+            refusal = refusal or error
+        else:
+            return layer
+    assert refusal is not None
+    raise refusal
 
 
 def _net_and_layer(module: nn.Module, layer: nn.Module | None = None) -> tuple[nn.Module, nn.Module, str]:

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 
@@ -22,7 +21,7 @@ class TransformedGallery(ClassifierGallery):
 
     The transformer is the module `layer` in `pl_module.net`, which maps images to images. If it has a method `theta`
     that gives affine maps (B, 2, 3) from what is passed on to the image, both in -1..1, the place where it looks is
-    outlined; a dot marks the upper left corner. Without such a module a warning says so, and nothing is drawn.
+    outlined; a dot marks the upper left corner. Without such a module a line says so, and nothing is drawn.
 
     Args:
         n: images to draw.
@@ -39,7 +38,6 @@ class TransformedGallery(ClassifierGallery):
     def __init__(self, n: int = 10, order: str = "first", every_n_epochs: int = 0, layer: str = "transformer") -> None:
         super().__init__(n, order, every_n_epochs)
         self.layer = layer
-        self.unavailable: str | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -52,7 +50,7 @@ class TransformedGallery(ClassifierGallery):
                 f"{self.layer} of {type(pl_module).__name__} {what}: expected a module that transforms images, among "
                 f"{', '.join(known)}; give its name as `layer`, or leave TransformedGallery out"
             )
-            rank_zero_warn(f"TransformedGallery draws nothing: {self.unavailable}")
+            self.say_why()
 
     def _collect(self, trainer: Trainer, outputs: Any, batch: Any) -> None:
         if not self.unavailable:
@@ -92,7 +90,7 @@ class TransformedGallery(ClassifierGallery):
             if corners is not None:
                 _outline(pair[0], corners[i], image.shape[:2])
             truth, prediction = name(item.truth), name(item.prediction)
-            caption(pair[0], truth, prediction, f"{100 * item.confidence:.0f} % sure")
+            caption(pair[0], truth, prediction, f"{100 * item.confidence:.0f} % sure", item.truth == item.prediction)
             rows.append([image, result, truth, prediction, item.confidence])
         columns = ["image", "passed on", "truth", "prediction", "confidence"]
         self.publish(trainer, f"transformed_{self.split}", figure, (columns, rows))

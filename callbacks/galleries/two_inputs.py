@@ -78,7 +78,8 @@ class TwoInputsGallery(Gallery):
             item = entry.item
             image = rgb(trainer, item.image)
             draw_image(panel, image)
-            caption(panel, item.sentence, item.answer, f"{100 * item.confidence:.0f} % sure, loss {item.loss:.2f}")
+            told = f"{100 * item.confidence:.0f} % sure, loss {item.loss:.2f}"
+            caption(panel, item.sentence, item.answer, told, right=not entry.wrong)
             rows.append([image, item.sentence, item.answer, item.confidence, item.loss])
         columns = ["image", "truth", "prediction", "confidence", "loss"]
         self.publish(trainer, f"sums_{self.split}", figure, (columns, rows))

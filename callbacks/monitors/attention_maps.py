@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -124,7 +123,7 @@ class AttentionMaps(ClassifierGallery):
     """Draws images next to their attention, to `pictures/attention_<split>.png`: the last layer, and the rollout.
 
     For any net whose attention torch computes (see `AttentionWeights`) and that has a `cam_reshape`, such as ViT and
-    CCT; it is tried on one blank image before training starts, and if that fails, a warning says why, and the training
+    CCT; it is tried on one blank image before training starts, and if that fails, a line says why, and the training
     goes on without. Each map is stretched: from dark, its smallest value, to bright, its largest.
 
     Args:
@@ -140,7 +139,6 @@ class AttentionMaps(ClassifierGallery):
 
     def __init__(self, n: int = 10, order: str = "first", every_n_epochs: int = 0) -> None:
         super().__init__(n, order, every_n_epochs)
-        self.unavailable: str | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -162,7 +160,7 @@ class AttentionMaps(ClassifierGallery):
         except Exception as error:  # of any kind: a gallery does not stop a training
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             self.unavailable = f"{type(pl_module).__name__}: {reason}"
-            rank_zero_warn(f"AttentionMaps draws nothing: {self.unavailable}")
+            self.say_why()
 
     def _collect(self, trainer: Trainer, outputs: Any, batch: Any) -> None:
         self._try(trainer.lightning_module, batch[0][0])  # for data that do not know their `image_shape`

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from sklearn.cluster import KMeans
 from sklearn.manifold import TSNE
 from sklearn.metrics import normalized_mutual_info_score
@@ -36,7 +35,7 @@ class Embeddings(FigureCallback):
     how many samples of each class are in each cluster.
 
     That is in `test` and `validate`, and in `fit` after as many epochs as `every_n_epochs` says, for the first loader
-    if validation has several. For a net whose last layer is not found a warning says so, and nothing is done.
+    if validation has several. For a net whose last layer is not found a line says so, and nothing is done.
 
     Args:
         layer: full name of the last layer in the net; None for the last linear layer or convolution with K outputs.
@@ -58,7 +57,6 @@ class Embeddings(FigureCallback):
             raise ValueError(f"points is {points}: expected {FEWEST} or more")
         self.layer, self.points, self.every_n_epochs = layer, points, every_n_epochs
         self.split = "val"
-        self.unavailable: str | None = None
         self._hook: RemovableHandle | None = None
         self._latest: Tensor | None = None  # of the batch: its first call, as further views of an image may follow
         self._embeddings: list[Tensor] = []
@@ -78,7 +76,7 @@ class Embeddings(FigureCallback):
                 f"{type(pl_module).__name__} lacks {wanted}, whose inputs are the embeddings: give the name of the "
                 "last layer as `layer`, or leave Embeddings out"
             )
-            rank_zero_warn(f"Embeddings draws nothing: {self.unavailable}")
+            self.say_why()
 
     def _is_wanted(self, trainer: Trainer) -> bool:
         if self.unavailable or trainer.sanity_checking:

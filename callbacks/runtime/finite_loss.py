@@ -41,18 +41,21 @@ class FiniteLoss(Callback):
     def __init__(self, command: bool = False) -> None:
         self.command = command
         self.steps: deque[Step] = deque()
+        self.rates: tuple[float, ...] = ()  # of the step that is being done: when it ends, they are those of the next
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.steps.clear()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.rates = tuple(group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if isinstance(loss, Tensor):
-            rates = tuple(group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups)
             place = trainer.current_epoch, batch_idx, trainer.global_step
-            self.steps.append(Step(*place, rates, loss.detach()))
+            self.steps.append(Step(*place, self.rates, loss.detach()))
         if len(self.steps) >= EVERY:
             self.look(trainer)
 

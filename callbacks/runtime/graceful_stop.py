@@ -1,9 +1,11 @@
 """Ctrl-C and other signals end a training after the current batch, with a checkpoint that continues exactly there."""
 
+import logging
 import os
 import signal
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 WARNING = getattr(signal, "SIGUSR1", None)  # of a cluster, some time before it ends a job
+REMARKS = logging.getLogger("lightning.pytorch.utilities.rank_zero")  # Lightning's
 KEY = "zoo/stop"  # in the store of torch.distributed: after which step all ranks stop, and why
 
 
@@ -37,7 +40,8 @@ class GracefulStop(Callback):
     A signal is only remembered: the checkpoint is written between two batches, never within an optimizer step. Of
     several processes it is enough that one gets the signal: it tells the others after which step to stop, one later
     than its own, since none of them can be further. At the end of an epoch validation still runs, and a training in its
-    last batch ends as usual. A second signal ends the run at once, unless the checkpoint is being written.
+    last batch ends as usual. A second signal, other than SIGHUP, ends the run at once, unless the checkpoint is being
+    written.
 
     Args:
         command: what to run to go on, for the message; "" for the name of the checkpoint.
@@ -68,9 +72,12 @@ class GracefulStop(Callback):
         if self.saving or os.getpid() != self.process:
             return  # what the first signal saves must not be lost; workers of the loader end with their process
         if self.received is not None:
+            if signal.Signals(number).name == "SIGHUP":
+                return  # a terminal that closes sends it, and then its shell does
             raise Stopped(number)
         self.received = number
-        rank_zero_only(print)("\nStopping after this batch; once more to stop immediately.", flush=True)
+        with suppress(OSError, RuntimeError):  # its reader may be gone; or the signal came while a line was printed
+            rank_zero_only(print)("\nStopping after this batch; once more to stop immediately.", flush=True)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._agree(trainer)
@@ -109,11 +116,14 @@ class GracefulStop(Callback):
                 refusal = requeue(job)
                 more = f"job {job} could not be requeued ({refusal}); {more}" if refusal else f"job {job} is requeued"
             place = f"epoch {trainer.current_epoch + 1}, after step {trainer.global_step}"
-            print(f"Interrupted in {place}; {more}", flush=True)
+            with suppress(OSError):
+                print(f"Interrupted in {place}; {more}", flush=True)
+        REMARKS.addFilter(_is_not_of_interrupt)
         raise Stopped(number)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore_handlers()
+        REMARKS.removeFilter(_is_not_of_interrupt)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._restore_handlers()
@@ -124,6 +134,11 @@ class GracefulStop(Callback):
             self._mask = None
         while self._replaced:
             signal.signal(*self._replaced.popitem())
+
+
+def _is_not_of_interrupt(record: logging.LogRecord) -> bool:
+    """Whether it is not Lightning's remark on an interrupt, of which `GracefulStop` has said more."""
+    return "Detected KeyboardInterrupt" not in record.getMessage()
 
 
 def default_store() -> Any:

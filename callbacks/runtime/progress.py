@@ -1,12 +1,15 @@
 """Progress of a training: a bar at a terminal, otherwise a line for each epoch. Both say how long it still takes."""
 
+import logging
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm, convert_inf
+from lightning.pytorch.utilities.model_summary.model_summary import _format_summary_table
 
 from callbacks.runtime.duration import duration
 
@@ -60,8 +63,36 @@ def epoch_name(trainer: Trainer) -> str:
     return f"{trainer.current_epoch + 1}/{last}" if last is not None and last > 0 else f"{trainer.current_epoch + 1}"
 
 
+def main_metrics(names: Iterable[str], axes: Iterable[str]) -> list[str]:
+    """The names of the metrics that tell most: of each split the loss and the first other one that is evaluated.
+
+    Args:
+        names: as logged, with their splits.
+        axes: metrics without their split, in the order of their importance; if none of them is logged, all names count.
+
+    >>> main_metrics(["val/map_50", "val/box", "val/loss", "train/box", "train/loss"], ["loss", "map_50", "box"])
+    ['train/loss', 'val/loss', 'val/map_50']
+    """
+    place = {name: number for number, name in enumerate(axes)}
+    known = {name: metric for name in names if (metric := name.partition("/")[2]) in place}
+    others = {name: metric for name, metric in known.items() if metric != "loss"}
+    evaluated = [metric for name, metric in others.items() if not name.startswith("train/")]
+    main = min(evaluated or others.values(), key=place.__getitem__, default="loss")
+    return sorted(name for name, metric in known.items() if metric in ("loss", main)) or sorted(names)
+
+
+class ModelTable(ModelSummary):
+    """Lightning's table of the layers, without their operations, of which it knows none; `FlopCounter` counts them."""
+
+    @staticmethod
+    def summarize(summary_data: list[tuple[str, list[str]]], *totals: Any, **options: Any) -> None:
+        columns = [column for column in summary_data if column[0] != "FLOPs"]
+        table = _format_summary_table(*totals, options["total_flops"], *columns).rpartition("\n")[0]
+        logging.getLogger(ModelSummary.__module__).info(f"\n{table}")
+
+
 class EpochLines(ProgressBar):
-    """Prints a line for each epoch with its metrics, its seconds and the time left, for log files and pipes."""
+    """Prints a line for each epoch with its main metrics, its time and the time left, for log files and pipes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,10 +123,12 @@ class EpochLines(ProgressBar):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = time.monotonic() - self._epoch_start
         values = trainer.callback_metrics
-        metrics = "  ".join(f"{name} {float(values[name]):.4f}" for name in sorted(values))
+        names = main_metrics(values, getattr(pl_module, "axes", {}))
+        metrics = "  ".join(f"{name} {float(values[name]):.4f}" for name in names)
+        took = f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
         left = self.clock.left(trainer)
         rest = f", {duration(left)} left" if left else ""
-        self.print_line(f"epoch {epoch_name(trainer)}  {metrics}  {seconds:.1f} s{rest}")
+        self.print_line(f"epoch {epoch_name(trainer)}  {metrics}  {took}{rest}")
 
 
 class EpochBar(TQDMProgressBar):

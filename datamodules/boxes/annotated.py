@@ -10,9 +10,10 @@ from torch.utils.data import Dataset
 
 from datamodules.base import TEST_SHARE, VAL_SHARE, hold_out
 from datamodules.boxes.annotations import Annotation
-from datamodules.boxes.base import BoxedData, BoxedFiles
-from datamodules.duplicates import check_splits, same_images
-from datamodules.io import find_file
+from datamodules.boxes.base import BoxedData, BoxedFiles, check_size
+from datamodules.boxes.image_search import GIVE_IMAGES
+from datamodules.duplicates import check_splits, originals
+from datamodules.io import IMAGE_SUFFIXES, find_file, image_header, user_files
 from datamodules.messages import report
 from datamodules.passes import Drawn, DrawnBatches
 
@@ -41,7 +42,7 @@ class AnnotatedData(BoxedData):
     Raises:
         FileNotFoundError: if an image or annotation does not exist.
         ValueError: if an annotation cannot be read or has a class that is not among `classes`, if there is no box, or
-            if an image is both in training and in test.
+            if an image is both in training and in test, or has another size than its annotation states.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class AnnotatedData(BoxedData):
         self.image_shape = (3, *(image_size or size_for(everything)))
         needed = len(everything) * int(np.prod(self.image_shape))
         self.in_memory = needed <= IN_MEMORY if in_memory is None else in_memory
+        self._check_images(everything)
         self.classes = tuple(classes or sorted({name for annotation in everything for name in annotation.names}))
         if not self.classes:
             raise ValueError(
@@ -83,15 +85,15 @@ class AnnotatedData(BoxedData):
                     f"{annotation.path.name} has a box of class {min(unknown)!r}: expected one of "
                     f"{list(self.classes)}; correct the annotation, or add the class to `classes`"
                 )
+
+    def _check_images(self, everything: list[Annotation]) -> None:
+        """Each image exists, has one annotation, of its size, and is in one split."""
+        for annotation in everything:
             if not annotation.path.is_file():
                 raise FileNotFoundError(
                     f"{annotation.path} is annotated but does not exist: expected the image; add it, remove its boxes, "
-                    "or give the folder of the images"
+                    f"or {GIVE_IMAGES}"
                 )
-        self._check_images()
-
-    def _check_images(self) -> None:
-        """Each image has one annotation, and is in one split; of the same image under two names one is left out."""
         for annotations in self.found.values():
             of_path: dict[Path, Annotation] = {}
             for annotation in annotations:
@@ -102,15 +104,25 @@ class AnnotatedData(BoxedData):
                     )
         if len(self.found) > 1:
             check_splits({split: [a.path for a in annotations] for split, annotations in self.found.items()})
-            return
-        groups = same_images(annotation.path for annotation in self.found["train"])
-        if groups and 4 * sum(map(len, groups)) < len(self.found["train"]):
-            copies = {path for group in groups for path in group[1:]}
-            report(f"{len(copies)} images are left out as copies of others, such as {groups[0][1]} of {groups[0][0]}")
-            self.found["train"] = [annotation for annotation in self.found["train"] if annotation.path not in copies]
-        elif groups:
-            first, other = groups[0][:2]
-            report(f"many images are copies of others, such as {other} of {first}, also in the test set")
+        turned = []
+        for annotation in everything:
+            (width, height), orientation = image_header(annotation.path)
+            is_turned = self.upright and orientation >= 5
+            check_size(annotation, (height, width) if is_turned else (width, height), self.upright)
+            turned += [annotation.path] * (self.upright and orientation > 1)
+        if turned:
+            report(
+                f"{len(turned)} images are turned as their EXIF tags say, such as {turned[0]}, and their boxes are "
+                "taken as drawn on the turned images; if they were drawn on the images as stored, set upright to false"
+            )
+        used = {annotation.path for annotation in everything}
+        folders = sorted({path.parent for path in used})
+        images = [path for folder in folders for path in user_files(folder, IMAGE_SUFFIXES, deep=False)]
+        if unused := [path for path in images if path not in used]:
+            report(
+                f"{len(unused)} of {len(images)} images have no annotation, or are in none of the lists, and are not "
+                f"used, such as {unused[0]}"
+            )
 
     @abstractmethod
     def annotations(self) -> dict[str, list[Annotation]]:
@@ -119,7 +131,7 @@ class AnnotatedData(BoxedData):
     def read_files(
         self, files: dict[str, tuple[str | None, str | None]], kind: str, read: Callable[..., list[Annotation]]
     ) -> dict[str, list[Annotation]]:
-        """Reads each split's annotation file with `read(file, images=folder)`; both are found as by `find_file`.
+        """Reads each split's file with `read(file, images=folder, upright=...)`; both are found as by `find_file`.
 
         Args:
             files: by split, the annotation file and the folder of its images; None for those that are not given.
@@ -129,6 +141,7 @@ class AnnotatedData(BoxedData):
             split: read(
                 find_file(file, kind, self.data_dir),
                 images=find_file(images, "a folder of images", self.data_dir) if images else None,
+                upright=self.upright,
             )
             for split, (file, images) in files.items()
             if file
@@ -138,11 +151,11 @@ class AnnotatedData(BoxedData):
         found = dict(self.found)
         if "val" in found:
             found.setdefault("test", found["val"])
-        if "test" not in found:  # then a fixed part of the images is set aside
-            found["train"], found["test"] = _divide(found["train"], max(1, round(TEST_SHARE * len(found["train"]))))
-        if "val" not in found:
-            val_size = max(1, round(self.val_share * len(found["train"]))) if self.val_share else self.val_size
-            found["train"], found["val"] = _divide(found["train"], val_size)
+        parts = {"test": (TEST_SHARE, 0), "val": (self.val_share, self.val_size)}
+        if missing := [split for split, sizes in parts.items() if split not in found and any(sizes)]:
+            first_of = originals(annotation.path for annotation in found["train"])
+            for split in missing:  # a fixed part of the images is set aside
+                found["train"], found[split] = _divide(found["train"], first_of, *parts[split])
         datasets: dict[str, Dataset] = {}
         for split, annotations in found.items():
             if annotations:
@@ -165,7 +178,14 @@ def size_for(annotations: list[Annotation]) -> tuple[int, int]:
     return STRIDE * rows, STRIDE * columns
 
 
-def _divide(annotations: list[Annotation], count: int) -> tuple[list[Annotation], list[Annotation]]:
-    """Training annotations, and `count` that are held out."""
-    train, held_out = hold_out(len(annotations), count)
-    return [annotations[i] for i in train], [annotations[i] for i in held_out]
+def _divide(
+    annotations: list[Annotation], first_of: dict[Path, Path], share: float | None, size: int
+) -> tuple[list[Annotation], list[Annotation]]:
+    """Training annotations, and `size` or that share that are held out, with the copies of their images."""
+    firsts = [annotation.path for annotation in annotations if first_of[annotation.path] == annotation.path]
+    _, held_out = hold_out(len(firsts), max(1, round(share * len(firsts))) if share else size)
+    paths = {firsts[i] for i in held_out}
+    parts: tuple[list[Annotation], list[Annotation]] = ([], [])
+    for annotation in annotations:
+        parts[first_of[annotation.path] in paths].append(annotation)
+    return parts

@@ -6,16 +6,19 @@ changes. Edges are continuous: a box that covers the complete image is (0, 0, wi
 
 import csv
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from datamodules.io import IMAGE_SUFFIXES, image_size, user_files
+from datamodules.boxes.image_search import GIVE_IMAGES
+from datamodules.io import image_size
 from datamodules.messages import report
+
+TABLE_SUFFIXES = {".csv", ".tsv"}
 
 
 class Annotation(NamedTuple):
@@ -36,7 +39,7 @@ class Annotation(NamedTuple):
     split: str = "train"
 
 
-def clean_boxes(annotations: list[Annotation], source: Path) -> list[Annotation]:
+def clean_boxes(annotations: list[Annotation], source: Path, upright: bool = True) -> list[Annotation]:
     """Makes all boxes usable: clips those that cross the border, and drops those without area or outside the image.
 
     One line on standard error says how many.
@@ -44,6 +47,7 @@ def clean_boxes(annotations: list[Annotation], source: Path) -> list[Annotation]
     Args:
         annotations: as read; a width or height that is not positive is read from the image.
         source: the file that they come from.
+        upright: whether sizes that are read from images are those after turning them as their EXIF tags say.
 
     Raises:
         ValueError: if an edge is not a finite number.
@@ -54,12 +58,13 @@ def clean_boxes(annotations: list[Annotation], source: Path) -> list[Annotation]
     changed: list[str] = []
     for annotation in annotations:
         name = annotation.path.name
-        boxes = np.asarray(annotation.boxes, np.float32).reshape(-1, 4)
+        with np.errstate(over="ignore"):  # becomes infinite
+            boxes = np.asarray(annotation.boxes).astype(np.float32).reshape(-1, 4)
         if not np.isfinite(boxes).all():
             raise ValueError(f"{source}: a box of {name} has an edge that is not a finite number; correct it")
         width, height = int(annotation.width), int(annotation.height)
         if min(width, height) <= 0:
-            width, height = _size(annotation, source)
+            width, height = _size(annotation, source, upright)
         clipped = boxes.clip(0, [width, height] * 2)
         has_no_area, is_lost = (np.any(rows[:, 2:] <= rows[:, :2], axis=1) for rows in (boxes, clipped))
         keep = ~(has_no_area | is_lost)
@@ -82,52 +87,13 @@ def clean_boxes(annotations: list[Annotation], source: Path) -> list[Annotation]
     return clean
 
 
-def _size(annotation: Annotation, source: Path) -> tuple[int, int]:
+def _size(annotation: Annotation, source: Path, upright: bool) -> tuple[int, int]:
     if not annotation.path.is_file():
         raise FileNotFoundError(
             f"{source} does not give the size of {annotation.path.name}, and {annotation.path} does not exist: "
-            "expected the image; add it"
+            f"expected the image; add it, or {GIVE_IMAGES}"
         )
-    return image_size(annotation.path)
-
-
-class ImagesOf:
-    """The images of a folder, which is listed once, as annotations name them.
-
-    Args:
-        folder: of the images.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @cached_property
-    def _with_stem(self) -> dict[str, list[Path]]:
-        found: dict[str, list[Path]] = {}
-        for path in user_files(self.folder, IMAGE_SUFFIXES, deep=False):
-            found.setdefault(path.stem, []).append(path)
-        return found
-
-    def find(self, name: str, stem: str = "") -> Path:
-        """The image that an annotation is of, which need not exist.
-
-        Args:
-            name: what the annotation calls it, whatever the path or suffix it was annotated with.
-            stem: of the annotation's own file, if there is one for each image. It decides, as names inside of files
-                are often those of other folders or of before a renaming; the name is used where no image has the stem.
-        """
-        name = name.replace("\\", "/")
-        named = self.folder / Path(name).name
-        if stem and (own := self._of_stem(stem, prefer=named.suffix)) is not None:
-            return own
-        if exact := [path for path in (self.folder / name, named) if name and path.is_file()]:
-            return exact[0]
-        similar = self._of_stem(named.stem) or self._of_stem(named.name) if name else None
-        return similar or (named if name else self.folder / stem)
-
-    def _of_stem(self, stem: str, prefer: str = "") -> Path | None:
-        """The image of this stem; of several that with the preferred suffix, else the first."""
-        return min(self._with_stem.get(stem, []), key=lambda path: (path.suffix != prefer, path.name), default=None)
+    return image_size(annotation.path, upright)
 
 
 def whole_number(value: Any) -> int:
@@ -136,8 +102,11 @@ def whole_number(value: Any) -> int:
     Raises:
         ValueError: if it is none.
     """
-    number = float(value)
-    if number != int(number):
+    try:
+        number = float(value)
+    except OverflowError:  # of a whole number with hundreds of digits
+        number = math.inf
+    if not number.is_integer():
         raise ValueError(f"{value} is no whole number")
     return int(number)
 
@@ -146,26 +115,43 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        ValueError: if it is empty, truncated or not JSON.
+        ValueError: if it is empty, truncated or not JSON, or has a key twice in one place.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_of_different_keys)
     except ValueError as error:  # JSON's and Unicode's errors are subclasses
         problem = "is empty" if not path.stat().st_size else f"cannot be read as JSON ({error})"
         raise ValueError(f"{path} {problem}: expected a complete annotation file; export it again") from None
 
 
+def _of_different_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {key!r} is there twice")
+    return content
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file whose first line names the columns.
+    """The rows of a table, separated by commas, semicolons or tabs, whose first line names the columns.
+
+    Names of columns are in lower case, and all is without spaces around it.
 
     Raises:
-        ValueError: if it has no row, or is not text.
+        ValueError: if it has no row, or a column twice, or is not text.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            first = file.readline()
+            file.seek(0)
+            table = csv.DictReader(file, delimiter=max(",;\t", key=first.count), skipinitialspace=True)
+            columns = [name.strip().lower() for name in table.fieldnames or []]
+            table.fieldnames = columns
+            rows = [{key: (row[key] or "").strip() for key in columns} for row in table]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as CSV ({error}): expected UTF-8 text; export it again") from None
     if not rows:
         raise ValueError(f"{path} has no row of boxes: expected a line of column names, and one row for each box")
+    if twice := [name for name, count in Counter(columns).items() if name and count > 1]:
+        raise ValueError(f"{path} has the column {twice[0]!r} twice: expected each once; remove or rename one")
     return rows

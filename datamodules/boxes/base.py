@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from datamodules.batches import Boxed
 from datamodules.boxes.annotations import Annotation
 from datamodules.image import ImageData
-from datamodules.io import read_image
+from datamodules.io import image_size, read_image
 from datamodules.messages import report
 
 
@@ -69,6 +69,30 @@ def collate_boxes(samples: list[BoxedSample]) -> Boxed:
 TURNED = {True: "when turned as its EXIF tag says", False: "as it is stored"}
 
 
+def check_size(annotation: Annotation, size: tuple[int, int], upright: bool) -> None:
+    """Checks that an image has the size on which its boxes were drawn.
+
+    Args:
+        annotation: of the image.
+        size: width and height of the image.
+        upright: whether that is the size after turning it as its EXIF tag says.
+
+    Raises:
+        ValueError: if it has another size.
+    """
+    annotated = annotation.width, annotation.height
+    if size == annotated:
+        return
+    found = f"{annotation.path} has {size[0]} x {size[1]} pixels"
+    drawn = f"but its boxes were drawn on {annotated[0]} x {annotated[1]}"
+    if image_size(annotation.path, not upright) == annotated:
+        raise ValueError(
+            f"{found} {TURNED[upright]}, {drawn}, {TURNED[not upright]}: expected boxes for the former; set upright to "
+            f"{str(not upright).lower()}"
+        )
+    raise ValueError(f"{found}, {drawn}: expected the image that was annotated; replace it")
+
+
 class BoxedFiles(Dataset):
     """Image files with their boxes, scaled to one size.
 
@@ -95,18 +119,7 @@ class BoxedFiles(Dataset):
         """Raises ValueError if the image has another size than its annotation states."""
         annotation, (H, W) = self.annotations[index], self.image_size
         image = read_image(annotation.path, upright=self.upright)
-        annotated = annotation.width, annotation.height
-        if image.size != annotated and read_image(annotation.path, upright=not self.upright).size == annotated:
-            raise ValueError(
-                f"{annotation.path} has {image.width} x {image.height} pixels {TURNED[self.upright]}, but its boxes "
-                f"were drawn on {annotation.width} x {annotation.height}, {TURNED[not self.upright]}: expected boxes "
-                f"for the former; set upright to {str(not self.upright).lower()}"
-            )
-        if image.size != annotated:
-            raise ValueError(
-                f"{annotation.path} has {image.width} x {image.height} pixels, but its boxes were drawn on "
-                f"{annotation.width} x {annotation.height}: expected the image that was annotated; replace it"
-            )
+        check_size(annotation, image.size, self.upright)
         pixels = np.array(image.resize((W, H), Image.Resampling.BILINEAR))
         boxes = torch.as_tensor(annotation.boxes) * torch.tensor([W / annotation.width, H / annotation.height] * 2)
         labels = torch.tensor([self.classes.index(name) for name in annotation.names], dtype=torch.int64)

@@ -46,7 +46,7 @@ class BoxFolder(AnnotatedData):
         source = find_file(self.folder, "a file or folder of annotations", self.data_dir)
         images = find_file(self.images, "a folder of images", self.data_dir) if self.images else None
         found: dict[str, list[Annotation]] = {"train": []}
-        for annotation in read_annotations(source, self.attribute, images):
+        for annotation in read_annotations(source, self.attribute, images, self.upright):
             found.setdefault(annotation.split, []).append(annotation)
         if not found["train"]:
             raise ValueError(

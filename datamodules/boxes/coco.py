@@ -3,21 +3,25 @@
 Lin et al. 2014, "Microsoft COCO: Common Objects in Context".
 """
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 from datamodules.boxes.annotated import AnnotatedData
-from datamodules.boxes.annotations import Annotation, ImagesOf, clean_boxes, read_json, whole_number
+from datamodules.boxes.annotations import Annotation, clean_boxes, read_json, whole_number
+from datamodules.boxes.image_search import images_for
+from datamodules.messages import report
 
 
-def read_coco(path: Path, images: Path | None = None, content: Any = None) -> list[Annotation]:
+def read_coco(path: Path, images: Path | None = None, content: Any = None, upright: bool = True) -> list[Annotation]:
     """The annotations of a JSON file with "images", "annotations" and "categories"; crowds (`iscrowd`) are left out.
 
     Args:
         path: of the file.
-        images: folder of the images; default that of the file.
+        images: folder of the images; by default they are looked for as in `images_for`.
         content: of the file, if it has been read already.
+        upright: as in `clean_boxes`.
 
     Raises:
         FileNotFoundError: if the file does not exist.
@@ -25,7 +29,7 @@ def read_coco(path: Path, images: Path | None = None, content: Any = None) -> li
     """
     content = read_json(path) if content is None else content
     try:
-        classes = {str(key): str(item["name"]) for key, item in _by_id(content["categories"], "categories").items()}
+        classes = {key: str(item["name"]).strip() for key, item in _by_id(content["categories"], "categories").items()}
         described = {
             key: (
                 str(image["file_name"]),
@@ -35,38 +39,59 @@ def read_coco(path: Path, images: Path | None = None, content: Any = None) -> li
             for key, image in _by_id(content["images"], "images").items()
         }
         boxes, names = defaultdict(list), defaultdict(list)
+        id_of: dict[tuple, Any] = {}
+        repeated = 0
         for item in content["annotations"]:
             left, top, width, height = map(float, item["bbox"])
-            image, category = str(item["image_id"]), str(item["category_id"])
+            image, category = _id(item["image_id"]), _id(item["category_id"])
             if image not in described or category not in classes:
                 which = f"image {image}" if image not in described else f"category {category}"
                 raise ValueError(f"annotation {item.get('id')} refers to {which}, which is not defined")
-            if not item.get("iscrowd"):
-                boxes[image].append((left, top, left + width, top + height))
-                names[image].append(classes[category])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if whole_number(item.get("iscrowd") or 0):
+                continue
+            if (key := (image, category, left, top, width, height)) in id_of:
+                repeated += 1
+                continue
+            id_of[key] = item.get("id")
+            boxes[image].append((left, top, left + width, top + height))
+            names[image].append(classes[category])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(
             f"{path} is not in the COCO schema ({problem}): expected images with id and file_name, "
             "annotations with image_id, category_id and bbox, categories with id and name; export it again"
         ) from None
-    found = ImagesOf(images or path.parent)
+    if repeated:
+        report(f"{path}: {repeated} annotations repeat another one, box and class, and are left out")
+    ids = Counter(_id(value) for value in id_of.values() if value is not None)
+    if shared := [value for value, count in ids.items() if count > 1]:
+        report(
+            f"{path}: {len(shared)} ids are those of several annotations, such as {shared[0]}, as in files that were "
+            "joined; all are used"
+        )
+    found = images_for(path, [name for name, _, _ in described.values()], images)
     annotations = [
         Annotation(found.find(name), width, height, boxes=boxes[key], names=names[key])
         for key, (name, width, height) in described.items()
     ]
-    return clean_boxes(annotations, path)
+    return clean_boxes(annotations, path, upright)
+
+
+def _id(value: Any) -> str:
+    """An id as text: tools write 1 in one place and "1", 1.0 or "000001" in another."""
+    number = re.fullmatch(r"0*(\d+)(\.0*)?", str(value).strip())
+    return number[1] if number else str(value)
 
 
 def _by_id(items: list[dict[str, Any]], what: str) -> dict[str, dict[str, Any]]:
-    """Items by their ids as text: tools write 1 in one place and "1" in another.
+    """Items by their ids.
 
     Raises:
         ValueError: if two have the same id, as in files that were joined: their boxes cannot be told apart.
     """
     found: dict[str, dict[str, Any]] = {}
     for item in items:
-        other = found.setdefault(str(item["id"]), item)
+        other = found.setdefault(_id(item["id"]), item)
         if other is not item:
             names = [str(one.get("file_name") or one.get("name")) for one in (other, item)]
             raise ValueError(f"the {what} {names[0]} and {names[1]} have the same id {item['id']}")
@@ -79,7 +104,7 @@ class COCO(AnnotatedData):
     Args:
         train_file, test_file: JSON files, see `datamodules.io.find_file`. Without `test_file` a fixed 15 % of the
             images are for testing.
-        train_images, test_images: folders of the images, found likewise; default those of the files.
+        train_images, test_images: folders of the images, found likewise; by default as in `images_for`.
         options: as in `AnnotatedData`.
 
     Raises:

@@ -4,31 +4,30 @@ import os
 from pathlib import Path
 from typing import Any
 
-from datamodules.boxes.annotations import Annotation, ImagesOf, clean_boxes, read_csv, read_json, whole_number
+from datamodules.boxes.annotations import TABLE_SUFFIXES, Annotation, clean_boxes, read_csv, read_json, whole_number
 from datamodules.boxes.coco import read_coco
+from datamodules.boxes.image_search import ANNOTATION_FOLDERS, folders_named, images_for
 from datamodules.boxes.via import read_via
-from datamodules.boxes.voc import BOX_EDGES, IMAGE_FOLDERS, XML_FOLDERS, read_voc, read_xml, roots
-from datamodules.io import find_file, is_users, user_files
-from datamodules.splits import split_in, splits_of
-
-TABLE_COLUMNS = ("image_id", "width", "height", "class", *BOX_EDGES)  # in any order, with or without "split"
-TRIED = 20  # names of images, to find the folder that holds them
+from datamodules.boxes.voc import BOX_EDGES, read_voc, read_xml, roots
+from datamodules.io import find_file, user_files
+from datamodules.splits import SPLIT_NAMES, split_in, splits_of
 
 
 def read_annotations(
-    source: str | os.PathLike, attribute: str | None = None, images: Path | None = None
+    source: str | os.PathLike, attribute: str | None = None, images: Path | None = None, upright: bool = True
 ) -> list[Annotation]:
     """The annotations of a VOC folder or file, a COCO-schema JSON, a VGG Image Annotator JSON or CSV, or a table.
 
-    Their `split` is that of the table, of VOC's lists, of the name of the file (`instances_val2017.json`) or of the
-    folder (`valid/`), else "train".
+    Their `split` is that of the table, of VOC's lists, of the name of the file (`instances_val2017.json`) if there is
+    one for each, of the folder (`valid/`), or else of the folders of the images; without any "train".
 
     Args:
         source: path (see `datamodules.io.find_file`) of a file; of a folder as in `read_voc`; of one that holds, in
             itself or in `annotations/`, a single JSON or CSV file or one for each split; or of one with such a folder
             for each split.
         attribute: as in `read_via`, for files of VGG Image Annotator.
-        images: folder of the images; by default they are looked for beside the annotations.
+        images: folder of the images; by default they are looked for as in `images_for`.
+        upright: as in `clean_boxes`.
 
     Raises:
         FileNotFoundError: if the file or folder does not exist, or the folder contains no annotations.
@@ -36,21 +35,22 @@ def read_annotations(
     """
     path = find_file(source, "a file or folder of annotations")
     if not path.is_dir():
-        return _read_file(path, attribute, images)
+        return _read_file(path, attribute, images, upright)
     if roots(path):
-        return read_voc(path, images=images)
+        return read_voc(path, images=images, upright=upright)
     if files := _files(path):
         return [
             annotation._replace(split=split or annotation.split)
             for split, file in files.items()
-            for annotation in _read_file(file, attribute, images, split)
+            for annotation in _read_file(file, attribute, images, upright)
         ]
-    if folders := splits_of(path):
-        return [
-            annotation._replace(split=split)
-            for split, folder in folders.items()
-            for annotation in read_annotations(folder, attribute, images)
-        ]
+    for place in (path, *folders_named(path, ANNOTATION_FOLDERS)):
+        if folders := splits_of(place):
+            return [
+                annotation._replace(split=split)
+                for split, folder in folders.items()
+                for annotation in read_annotations(folder, attribute, images, upright)
+            ]
     raise FileNotFoundError(
         f"{path} contains no annotations: expected Annotations/*.xml in it or in VOC*/, or one JSON or CSV file, "
         "or one for each split; name the file itself"
@@ -58,13 +58,15 @@ def read_annotations(
 
 
 def _files(folder: Path) -> dict[str | None, Path]:
-    """The JSON or CSV file of a folder; of several that of each split.
+    """The file of a folder, JSON or a table; of several that of each split.
 
     Raises:
         FileNotFoundError: if there are several and their names do not say which split each is for.
     """
-    places = [folder, *(folder / name for name in XML_FOLDERS)]
-    files = next((found for place in places if (found := user_files(place, {".json", ".csv"}, deep=False))), [])
+    places = [folder, *folders_named(folder, ANNOTATION_FOLDERS)]
+    files = next(
+        (found for place in places if (found := user_files(place, {".json", *TABLE_SUFFIXES}, deep=False))), []
+    )
     if len(files) < 2:
         return dict(zip([None], files, strict=False))
     boxes = [file for file in files if file.stem.startswith("instances")] or files  # COCO has sentences beside them
@@ -77,82 +79,81 @@ def _files(folder: Path) -> dict[str | None, Path]:
     return of_split
 
 
-def _read_file(path: Path, attribute: str | None, images: Path | None, split: str | None = None) -> list[Annotation]:
-    """The annotations in a file of any format; of the images those in the folder that holds most of them."""
+def _read_file(path: Path, attribute: str | None, images: Path | None, upright: bool) -> list[Annotation]:
+    """The annotations in a file of any format."""
     if path.suffix.lower() == ".xml":
-        return [read_xml(path, images=ImagesOf(images) if images else None)]
-    is_table = path.suffix.lower() == ".csv"
+        return [read_xml(path, images=images_for(path.parent, [path.stem], images), upright=upright)]
+    is_table = path.suffix.lower() in TABLE_SUFFIXES
     content: Any = read_csv(path) if is_table else read_json(path)
-    images = _images_of(path, _names(content), images, split)
     if is_table and "region_shape_attributes" not in content[0]:
-        return _read_table(path, content, images)
+        return _read_table(path, content, images, upright)
     if is_table:
-        return read_via(path, images, attribute=attribute, content=content)
+        return _with_splits_of_folders(read_via(path, images, attribute, content, upright))
     if isinstance(content, dict) and "images" in content and "annotations" in content:
-        return read_coco(path, images, content=content)
-    if isinstance(content, dict) and all(isinstance(value, dict) for value in content.values()):
-        return read_via(path, images, attribute=attribute, content=content)
+        return _with_splits_of_folders(read_coco(path, images, content, upright))
+    described = content.get("_via_img_metadata", content) if isinstance(content, dict) else None
+    if isinstance(described, dict) and all(isinstance(value, dict) for value in described.values()):
+        return _with_splits_of_folders(read_via(path, images, attribute, content, upright))
     raise ValueError(
         f"{path} is neither in the COCO schema nor an export of VGG Image Annotator: expected one of the two; "
         "export it again"
     )
 
 
-def _names(content: Any) -> list[str]:
-    """The names of some of the images in a file of any format; none if it is in none of them, which is told later."""
-    try:
-        if isinstance(content, dict):
-            content = content.get("images") or [*content.get("_via_img_metadata", content).values()]
-        some = content[:: max(1, len(content) // TRIED)]
-        columns = ("file_name", "filename", "#filename", "image_id")
-        return [str(next(row[column] for column in columns if column in row)) for row in some]
-    except (AttributeError, TypeError, KeyError, StopIteration):
+def _with_splits_of_folders(annotations: list[Annotation]) -> list[Annotation]:
+    """The same with the splits after which the folders of their images are named, if one of those is for training."""
+    if not annotations:
         return []
+    common = Path(os.path.commonpath([annotation.path.parent for annotation in annotations]))
+    folders = {annotation.path.parent: annotation.path.parent.relative_to(common).parts for annotation in annotations}
+    split_of = {
+        folder: next((split for part in reversed(parts) if (split := split_in(part)) is not None), None)
+        for folder, parts in folders.items()
+    }
+    if "train" not in split_of.values():
+        return annotations
+    return [annotation._replace(split=split_of[annotation.path.parent] or "train") for annotation in annotations]
 
 
-def _images_of(path: Path, names: list[str], given: Path | None, split: str | None) -> Path:
-    """The folder with most of the named images: the given one, that of the file or one beside it, or one below those.
-
-    If none of them is in any, it is the given folder, else that of the file.
-    """
-    bases = [given or path.parent]
-    if given is None and path.parent.name in XML_FOLDERS:
-        bases.append(path.parent.parent)
-    places = [*bases, *(base / name for base in bases for name in IMAGE_FOLDERS)]
-    places = [place for place in places if place.is_dir()]
-    below = [sub for place in places for sub in sorted(place.iterdir()) if sub.is_dir() and is_users(sub.name)]
-    below.sort(key=lambda sub: split is None or split_in(sub.name) != split)  # those of the same split first
-    best, most = bases[0], 0
-    for folder in dict.fromkeys([*places, *below]):
-        images = ImagesOf(folder)
-        if (count := sum(images.find(name).is_file() for name in names)) > most:
-            best, most = folder, count
-    return best
-
-
-def _read_table(path: Path, rows: list[dict[str, str]], images: Path) -> list[Annotation]:
+def _read_table(path: Path, rows: list[dict[str, str]], images: Path | None, upright: bool) -> list[Annotation]:
     """A table with one row for each box; a row without a class stands for an image without boxes.
 
-    The image may be in a column `filename` instead of `image_id`.
+    The image is in a column `filename` or `image_id`, its split in `split` or `subset`. Sizes that are not given are
+    read from the images.
     """
-    rows = [{"image_id": row["filename"], **row} if "filename" in row else row for row in rows]
-    if missing := [column for column in TABLE_COLUMNS if column not in rows[0]]:
-        columns = ", ".join(TABLE_COLUMNS)
-        raise ValueError(f"{path} has no column {missing[0]!r}: expected {columns}, and optionally split; add it")
+    image_column = "image_id" if "image_id" in rows[0] and "filename" not in rows[0] else "filename"
+    split_column = next((column for column in ("split", "subset") if column in rows[0]), "")
+    columns = ("class", *BOX_EDGES)
+    if missing := [column for column in (image_column, *columns) if column not in rows[0]]:
+        raise ValueError(
+            f"{path} has no column {missing[0]!r}: expected filename or image_id, {', '.join(columns)}, and optionally "
+            "width, height and split; add it"
+        )
     rows_of: dict[tuple[str, str], list[dict[str, str]]] = {}
+    has_splits = any(row.get(split_column) for row in rows)
     for row in rows:
-        rows_of.setdefault((row.get("split") or "train", row["image_id"]), []).append(row)
-    annotations, found = [], ImagesOf(images)
+        split = split_in(row[split_column]) if has_splits else "train"
+        if split is None:
+            raise ValueError(
+                f"{path}: the {split_column} of image {row[image_column]} is {row[split_column]!r}: expected a word "
+                f"for one of {[*SPLIT_NAMES]}; correct it, or remove the column"
+            )
+        rows_of.setdefault((split, row[image_column]), []).append(row)
+    annotations, found = [], images_for(path, [name for _, name in rows_of], images)
     for (split, name), of_image in rows_of.items():
         with_box = [row for row in of_image if row["class"]]
         try:
-            width, height = (whole_number(of_image[0][side]) for side in ("width", "height"))
+            sizes = {(whole_number(row.get("width") or 0), whole_number(row.get("height") or 0)) for row in of_image}
             boxes = [[float(row[edge]) for edge in BOX_EDGES] for row in with_box]
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"{path}: image {name} has a row that is not a box ({error}): expected numbers; correct it"
             ) from None
+        if len(sizes) > 1:
+            several = " and ".join(f"{width} x {height}" for width, height in sorted(sizes))
+            raise ValueError(f"{path}: the rows of image {name} have the sizes {several}: expected one; correct it")
         names = [row["class"] for row in with_box]
-        part = split_in(split) or "train"
-        annotations.append(Annotation(found.find(name), width, height, boxes, names, part))
-    return clean_boxes(annotations, path)
+        width, height = sizes.pop()
+        annotations.append(Annotation(found.find(name), width, height, boxes, names, split))
+    annotations = clean_boxes(annotations, path, upright)
+    return annotations if has_splits else _with_splits_of_folders(annotations)

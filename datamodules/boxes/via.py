@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datamodules.boxes.annotated import AnnotatedData
-from datamodules.boxes.annotations import Annotation, ImagesOf, clean_boxes, read_csv, read_json
+from datamodules.boxes.annotations import TABLE_SUFFIXES, Annotation, clean_boxes, read_csv, read_json
+from datamodules.boxes.image_search import images_for
 from datamodules.messages import report
 
 NO_CLASS = "object"  # the class of regions without attributes
@@ -16,7 +16,11 @@ Region = tuple[dict, dict]  # its shape and its attributes, as in the file
 
 
 def read_via(
-    path: Path, images: Path | None = None, attribute: str | None = None, content: Any = None
+    path: Path,
+    images: Path | None = None,
+    attribute: str | None = None,
+    content: Any = None,
+    upright: bool = True,
 ) -> list[Annotation]:
     """The regions of an export, each as the box around it (rectangle, circle, ellipse, polygon or polyline).
 
@@ -24,53 +28,68 @@ def read_via(
 
     Args:
         path: JSON or CSV file.
-        images: folder of the images; default that of the file.
+        images: folder of the images; by default they are looked for as in `images_for`.
         attribute: region attribute that holds the class; needed only if there are several.
         content: of the file, if it has been read already.
+        upright: as in `clean_boxes`.
 
     Raises:
         FileNotFoundError: if the file or an image does not exist.
         ValueError: if the file cannot be read, or a region has no class or an unknown shape; names the file.
     """
     if content is None:
-        content = read_csv(path) if path.suffix.lower() == ".csv" else read_json(path)
+        content = read_csv(path) if path.suffix.lower() in TABLE_SUFFIXES else read_json(path)
     try:
-        regions: dict[str, list[Region]] = {}
-        for name, region in _regions_of_csv(content) if isinstance(content, list) else _regions_of_json(content):
-            regions.setdefault(name, []).extend([region] if region else [])
+        regions = _regions_of_csv(content) if isinstance(content, list) else _regions_of_json(content)
         boxes = {name: [_box(shape) for shape, _ in rows] for name, rows in regions.items()}
-        classes = {name: [_class(values, attribute) for _, values in rows] for name, rows in regions.items()}
+        kinds = {name: [_class(values, attribute) for _, values in rows] for name, rows in regions.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(
             f"{path} cannot be read as an export of VGG Image Annotator 1 or 2 ({problem}): expected regions with "
             "shape_attributes and region_attributes; export it again"
         ) from None
-    if any(NO_CLASS in names for names in classes.values()):
-        if {name for names in classes.values() for name in names} != {NO_CLASS}:
+    different = {kind for names in kinds.values() for kind in names}
+    if None in different:
+        if different != {None}:
             raise ValueError(
                 f"{path}: some regions have a class and others have no attribute: expected a class for each; add them"
             )
         report(f"{path}: the regions have no attributes, so all are of one class, {NO_CLASS!r}")
-    found = ImagesOf(images or path.parent)
-    annotations = [Annotation(found.find(name), 0, 0, boxes[name], classes[name]) for name in regions]
-    return clean_boxes(annotations, path)
+    found = images_for(path, [*regions], images)
+    annotations = [
+        Annotation(found.find(name), 0, 0, boxes[name], [kind or NO_CLASS for kind in kinds[name]]) for name in regions
+    ]
+    return clean_boxes(annotations, path, upright)
 
 
-def _regions_of_json(content: dict) -> Iterator[tuple[str, Region | None]]:
-    """(image, region) for each region; None for an image without one."""
+def _regions_of_json(content: dict) -> dict[str, list[Region]]:
+    """The regions of each image.
+
+    Raises:
+        ValueError: if two images have one name, as those of different folders: their regions cannot be told apart.
+    """
+    found: dict[str, list[Region]] = {}
     for image in content.get("_via_img_metadata", content).values():
+        if (name := str(image["filename"])) in found:
+            raise ValueError(f"two images are called {name}")
         regions = image["regions"]
-        regions = list(regions.values()) if isinstance(regions, dict) else regions  # version 1 numbers them
-        yield image["filename"], None
-        for region in regions:
-            yield image["filename"], (region["shape_attributes"], region["region_attributes"])
+        regions = regions.values() if isinstance(regions, dict) else regions  # version 1 numbers them
+        found[name] = [(region["shape_attributes"], region["region_attributes"]) for region in regions]
+    return found
 
 
-def _regions_of_csv(rows: list[dict[str, str]]) -> Iterator[tuple[str, Region | None]]:
+def _regions_of_csv(rows: list[dict[str, str]]) -> dict[str, list[Region]]:
+    """As `_regions_of_json`; files of one name that are different have different sizes."""
+    found: dict[str, list[Region]] = {}
+    sizes: dict[str, str | None] = {}
     for row in rows:
+        name, size = row.get("filename") or row["#filename"], row.get("file_size")  # with a # in version 1
+        if sizes.setdefault(name, size) != size:
+            raise ValueError(f"two images are called {name}")
         shape, values = json.loads(row["region_shape_attributes"]), json.loads(row["region_attributes"])
-        yield row.get("filename") or row["#filename"], (shape, values) if shape else None  # with a # in version 1
+        found.setdefault(name, []).extend([(shape, values)] if shape else [])
+    return found
 
 
 def _box(shape: dict) -> tuple[float, float, float, float]:
@@ -88,14 +107,17 @@ def _box(shape: dict) -> tuple[float, float, float, float]:
     raise ValueError(f"a region is a {kind}: expected rect, circle, ellipse, polygon or polyline")
 
 
-def _class(values: dict, attribute: str | None) -> str:
-    """The value of the attribute; of a checkbox the option that is ticked; without any attribute `NO_CLASS`."""
+def _class(values: dict, attribute: str | None) -> str | None:
+    """The value of the attribute; of a checkbox the option that is ticked; None without any attribute."""
     if not values and attribute is None:
-        return NO_CLASS
+        return None
     if attribute is not None and attribute not in values:
         raise ValueError(f"a region has the attributes {list(values)}: expected {attribute!r} among them")
     if attribute is None and len(values) != 1:
-        raise ValueError(f"a region has the attributes {list(values)}: expected one, or `attribute` to name the class")
+        raise ValueError(
+            f"a region has the attributes {list(values)}: expected one; name the one that holds the class by "
+            "--attribute (zoo anchors), --data.attribute (zoo fit) or `attribute`"
+        )
     value = values[attribute or next(iter(values))]
     ticked = [name for name, on in value.items() if on] if isinstance(value, dict) else [value]
     if len(ticked) != 1 or not str(ticked[0]).strip():
@@ -109,7 +131,7 @@ class VIA(AnnotatedData):
     Args:
         train_file, test_file: JSON or CSV files, see `datamodules.io.find_file`. Without `test_file` a fixed 15 % of
             the images are for testing.
-        train_images, test_images: folders of the images, found likewise; default those of the files.
+        train_images, test_images: folders of the images, found likewise; by default as in `images_for`.
         attribute: as in `read_via`.
         options: as in `AnnotatedData`.
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from datamodules.base import TEST_SHARE, VAL_SHARE, hold_out
 from datamodules.batches import Paired
 from datamodules.captions.base import Captioned, encode_sentences, word_tokenizer
+from datamodules.duplicates import originals
 from datamodules.images.image_files import ImageFiles
 from datamodules.io import find_file, read_text
 
@@ -54,7 +55,7 @@ class CaptionList(Captioned):
 
     Args:
         file: CSV or TSV in UTF-8, see `datamodules.io.find_file`; the first line may be a heading.
-        image_size: side of the square that the net sees, in pixels.
+        image_size: side of the square that the net sees, in pixels; images of other shapes are stretched.
         batch_size, eval_batch_size: per device.
         transform: albumentations transforms for training, in order; they must end at `image_size` squared. By default
             a mild crop, as a flip or a change of color might make a sentence untrue.
@@ -88,7 +89,9 @@ class CaptionList(Captioned):
         self.num_workers = num_workers
         self.image_shape = (3, image_size, image_size)
         self.transform = transform or [A.RandomResizedCrop(size=(image_size, image_size), scale=(0.7, 1.0))]
-        self.pairs = read_pairs(self.file)
+        pairs = read_pairs(self.file)
+        first_of = originals(path for path, _ in pairs)  # under another name it would be another image
+        self.pairs = [(first_of[path], text) for path, text in pairs]
         self.rows = self._divide()
         self.tokenizer = word_tokenizer(self.pairs[i][1] for i in self.rows["train"])
 
@@ -113,9 +116,11 @@ class CaptionList(Captioned):
         datasets: dict[str, Dataset] = {}
         for split, rows in self.rows.items():
             samples = [(self.pairs[i][0], labels[i]) for i in rows]
-            files = ImageFiles(samples, augmented if split == "train" else resized, self.resolved_seed())
+            files = ImageFiles(
+                samples, augmented if split == "train" else resized, self.image_shape, self.resolved_seed()
+            )
             if split == "train":
-                files.check(self.image_shape)
+                files.check()
             datasets[split] = CaptionedFiles(files, *encode_sentences(self.tokenizer, [self.pairs[i][1] for i in rows]))
         return datasets
 

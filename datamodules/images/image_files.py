@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import albumentations as A
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from datamodules.augment.albumentations import transformed, try_out
 from datamodules.batches import Labelled
 from datamodules.io import read_image
 
@@ -29,8 +30,8 @@ class ImageFiles(Dataset):
     Args:
         samples: paths and labels.
         transform: albumentations pipeline, uint8 (H, W, C) in and out.
+        image_shape: (C, H, W) of the samples, C 1 or 3.
         seed: of the augmentation.
-        channels: C, 1 or 3, of the images that the pipeline gets.
         at_least: (width, height) that is enough: a large JPEG may be decoded smaller, see `read_image`.
     """
 
@@ -38,13 +39,14 @@ class ImageFiles(Dataset):
         self,
         samples: Samples,
         transform: A.Compose,
+        image_shape: tuple[int, int, int],
         seed: int = 0,
-        channels: int = 3,
         at_least: tuple[int, int] | None = None,
     ) -> None:
         self.paths, self.labels = [path for path, _ in samples], [label for _, label in samples]
         self.transform, self.seed, self.epoch = transform, seed, 0
-        self.mode, self.at_least = {1: "L", 3: "RGB"}[channels], at_least
+        self.mode, self.at_least = {1: "L", 3: "RGB"}[image_shape[0]], at_least
+        self.shape = (*image_shape[1:], image_shape[0])
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -52,37 +54,24 @@ class ImageFiles(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def check(self, image_shape: tuple[int, int, int]) -> None:
-        """Tries the pipeline on the first image.
+    def check(self) -> None:
+        """Tries the pipeline on the first image, with the errors of `try_out`."""
+        if self.paths:
+            try_out(self.transform, self._pixels(0), self.shape)
 
-        Raises:
-            ValueError: unless it gives uint8 (H, W, C) of the given size: what is normalized here would be normalized
-                again.
-        """
-        found = self.transformed(0, 0) if self.paths else None
-        shape = (*image_shape[1:], image_shape[0])
-        if found is None or (isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.shape == shape):
-            return
-        last = type(self.transform.transforms[-1]).__name__
-        kind = f"{found.dtype} {tuple(found.shape)}" if hasattr(found, "dtype") else type(found).__name__
-        raise ValueError(
-            f"the transform, which ends in {last}, gives {kind}: expected uint8 {shape}; leave out Normalize, ToFloat "
-            "and ToTensorV2, since batches are normalized later, and end at the size of the images"
-        )
-
-    def transformed(self, index: int, turn: int) -> Any:
-        """What the pipeline makes of an image in a pass over the files."""
-        key = np.random.SeedSequence((self.seed, turn, int(index)))
-        self.transform.set_random_seed(int(key.generate_state(1)[0]))
+    def _pixels(self, index: int) -> np.ndarray:
+        """An image (H, W, C) as it is in its file."""
         with without_remarks():
             image = read_image(self.paths[index], self.mode, at_least=self.at_least)
         pixels = np.array(image)  # a copy, which can be written to: torch warns of what cannot
-        return self.transform(image=pixels.reshape(*pixels.shape[:2], -1))["image"]
+        return pixels.reshape(*pixels.shape[:2], -1)
 
     def sample(self, index: int, turn: int) -> Labelled:
         """A sample as augmented in a pass over the files."""
-        image = torch.from_numpy(np.ascontiguousarray(self.transformed(index, turn))).permute(2, 0, 1)
-        return Labelled(image, torch.tensor(self.labels[index]))
+        key = np.random.SeedSequence((self.seed, turn, int(index)))
+        self.transform.set_random_seed(int(key.generate_state(1)[0]))
+        pixels = np.ascontiguousarray(transformed(self.transform, self._pixels(index), self.shape))
+        return Labelled(torch.from_numpy(pixels).permute(2, 0, 1), torch.tensor(self.labels[index]))
 
     def __getitem__(self, index: int) -> Labelled:
         return self.sample(index, self.epoch)

@@ -1,7 +1,6 @@
 """The user's own images: one folder for each class, read and augmented with albumentations in worker processes."""
 
 from collections import Counter
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,55 +9,35 @@ import torch
 from torch.utils.data import Dataset
 
 from datamodules.base import SPLIT_SEED, TEST_SHARE, VAL_SHARE
-from datamodules.duplicates import check_splits, same_images
+from datamodules.duplicates import check_splits, originals
 from datamodules.image import ImageData
 from datamodules.images.image_files import ImageFiles, Samples, collate_images, look_at
-from datamodules.io import IMAGE_SUFFIXES, find_file, is_users, user_files
+from datamodules.io import IMAGE_SUFFIXES, find_file, user_files, user_folders, user_images
 from datamodules.messages import report
 from datamodules.passes import Drawn
-from datamodules.splits import splits_of
+from datamodules.splits import split_in, split_named, splits_of
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation
 IMAGENET_GRAY = (0.459,), (0.225,)
 MIN_SIZE, MAX_SIZE = 16, 96  # pixels, of a size taken from the images; larger ones take long to train on a CPU
 
 
-def keep_copies_together(splits: dict[str, Samples]) -> None:
-    """Moves all copies of an image to the training images, where not all images of the class are copies of one.
-
-    Without that, a net would be tested on images that it was trained on. One line says how many there are.
-    """
-    split_of = {path: split for split, samples in splits.items() for path, _ in samples}
-    labels = {path: label for samples in splits.values() for path, label in samples}
-    left = Counter((split, label) for split, samples in splits.items() for _, label in samples)
-    groups, moved = same_images(labels), set()
-    for group in groups:
-        moving = [path for path in group if split_of[path] != "train"]
-        gone = Counter((split_of[path], labels[path]) for path in moving)
-        places = [(split, labels[path]) for path in moving for split in ("val", "test")]
-        if all(left[place] > gone[place] for place in places):  # else nothing would be left to test on
-            left -= gone
-            moved.update(moving)
-            splits["train"] += [(path, labels[path]) for path in sorted(moving)]
-    for split in ("val", "test"):
-        splits[split] = [sample for sample in splits[split] if sample[0] not in moved]
-    if groups:
-        first, other = groups[0][:2]
-        classes = "" if labels[first] == labels[other] else ", in different classes"
-        report(f"{len(groups)} images occur more than once, such as {first} and {other}{classes}")
+def _counts(suffixes: Counter[str]) -> str:
+    return ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
 
 
 class ImageFolder(ImageData):
     """Images of your own, in one of two layouts.
 
     `folder/train/CLASS/*.jpg` with `folder/val/CLASS/*.jpg` and optionally `folder/test/CLASS/*.jpg` (without it, val
-    serves as test too), also under the other names in use for these splits, such as `training` and `valid`; or
-    `folder/CLASS/*.jpg`, of which a fixed 15 % of each class become validation and 15 % test.
+    serves as test too), also under the other names in use for these splits, see `datamodules.splits.splits_of`; or
+    `folder/CLASS/*.jpg`, of which a fixed 15 % of each class become validation and 15 % test. There, copies of a file
+    are always in the same split.
 
     Args:
         folder: as above; see `datamodules.io.find_file`.
-        image_size: side of the square that the net sees, in pixels; by default the median of the images' shorter
-            sides, as a multiple of 8 from 16 to 96.
+        image_size: side of the square that the net sees, in pixels, to which images of other shapes are stretched; by
+            default the median of the images' shorter sides, as a multiple of 8 from 16 to 96.
         channels: 1 or 3; by default 1 if all images are gray. Others are converted.
         batch_size, eval_batch_size: per device.
         val_size: images for validation, in the same share of each class; by default 15 %. 0 validates on none. It is
@@ -74,8 +53,8 @@ class ImageFolder(ImageData):
 
     Raises:
         FileNotFoundError: if the folder does not exist.
-        ValueError: if there are fewer than two classes, a class without images, or splits with different classes; or an
-            argument is out of range.
+        ValueError: if there are fewer than two classes, a class without images, or splits with different classes or
+            with images in common; or an argument is out of range.
     """
 
     def __init__(
@@ -102,7 +81,10 @@ class ImageFolder(ImageData):
         super().__init__(val_size=val_size, batch_size=batch_size, eval_batch_size=eval_batch_size, **options)
         self.folder = find_file(folder, "a folder with one subfolder for each class", self.data_dir)
         self.num_workers, self.epoch_images = num_workers, epoch_images
+        self.left_out: Counter[str] = Counter()  # suffixes of the files that are not read
         self.samples = self._scan()
+        if self.left_out:
+            report(f"{self.folder}: not read are {_counts(self.left_out)}; convert those that are images")
         if image_size is None or channels is None:
             look = look_at([path for path, _ in self.samples["train"]])
             image_size = image_size or min(max(8 * round(look.size / 8), MIN_SIZE), MAX_SIZE)
@@ -122,16 +104,25 @@ class ImageFolder(ImageData):
         color = "gray" if channels == 1 else "RGB"
         report(
             f"{self.folder}: images of {len(self.classes)} classes ({names}): {counts}; seen in {color} "
-            f"and {image_size} x {image_size} pixels"
+            f"and {image_size} x {image_size} pixels, to which other shapes are stretched"
         )
 
     def _scan(self) -> dict[str, Samples]:
         """Sets `classes`, and returns the samples of each split."""
         if not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file: expected a folder with one subfolder for each class")
-        found = splits_of(self.folder)
+        found = {} if self._are_classes() else splits_of(self.folder)
         if not found:
             self.classes = self._classes(self.folder)
+            for name in self.classes:
+                inner = [path.name for path in user_folders(self.folder / name) if split_named(path.name)]
+                if {"train"} < {split_named(split) for split in inner}:
+                    raise ValueError(
+                        f"{self.folder / name} contains the splits {inner}: expected the classes within the "
+                        "splits, as in train/CLASS and test/CLASS; move them"
+                    )
+            if named := [name for name in self.classes if split_in(name)]:
+                report(f"{self.folder}: {named} are taken as classes, not as splits")
             return self._divide(self._files(self.folder))
         self.classes = self._classes(found["train"])
         for folder in found.values():
@@ -147,52 +138,76 @@ class ImageFolder(ImageData):
         samples.setdefault("test", samples.get("val", []))
         return samples
 
+    def _are_classes(self) -> bool:
+        """Whether folders named like splits, such as `train` among vehicles, hold images as more other folders do."""
+        named = [path for path in user_folders(self.folder) if split_named(path.name)]
+        if not named or any(user_folders(path) for path in named):
+            return False
+        others = [path for path in user_folders(self.folder) if path not in named and user_images(path)[0]]
+        return len(others) > len(named)
+
     def _classes(self, folder: Path) -> tuple[str, ...]:
-        classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and is_users(path.name)))
+        classes = tuple(sorted(path.name for path in user_folders(folder)))
         if len(classes) < 2:
-            raise ValueError(
-                f"{folder} contains {len(classes)} class folder(s) {list(classes)}: expected two or more; "
-                "put the images of each class into its own subfolder"
-            )
+            images = len(user_files(folder, IMAGE_SUFFIXES, deep=False))
+            remedy = "put the images of each class into its own subfolder"
+            if images and folder == self.folder:
+                remedy += ", or name the folder above if this one is a class"
+            elif images:
+                remedy += ", move them elsewhere, or rename the folder if it is a class and no split"
+            beside = f" and {images} image(s)" * (images > 0)
+            found = f"{len(classes)} class folder(s) {list(classes)}{beside}"
+            raise ValueError(f"{folder} contains {found}: expected two or more; {remedy}")
         return classes
 
     def _files(self, folder: Path) -> Samples:
         samples = []
         for label, name in enumerate(self.classes):
-            paths = user_files(folder / name, IMAGE_SUFFIXES)
+            paths, others = user_images(folder / name)
             if not paths:
+                found = f", only {_counts(others)}" * bool(others)
                 raise ValueError(
-                    f"{folder / name} contains no image: expected files like {sorted(IMAGE_SUFFIXES)[:4]}; add some"
+                    f"{folder / name} contains no image{found}: expected files such as .jpg and .png; add some"
                 )
+            self.left_out += others
             samples += [(path, label) for path in paths]
         return samples
 
     def _divide(self, samples: Samples) -> dict[str, Samples]:
         splits: dict[str, Samples] = {"train": [], "val": [], "test": []}
         generator = torch.Generator().manual_seed(SPLIT_SEED)
-        val_share = self.val_size / len(samples) if self.val_size else VAL_SHARE * self.validates
-        for label, same in groupby(samples, key=lambda sample: sample[1]):
-            of_class = list(same)
+        first_of, label_of = originals(path for path, _ in samples), dict(samples)
+        if mislabeled := [path for path, first in first_of.items() if label_of[path] != label_of[first]]:
+            path = mislabeled[0]
+            report(f"{len(mislabeled)} of them are in different classes, such as {path} and {first_of[path]}")
+        firsts = [(path, label) for path, label in samples if first_of[path] == path]
+        val_share = self.val_size / len(firsts) if self.val_size else VAL_SHARE * self.validates
+        for label, name in enumerate(self.classes):
+            of_class = [sample for sample in firsts if sample[1] == label]
             if len(of_class) < 3:
+                copies = ", not counting copies" * (len(firsts) < len(samples))
                 raise ValueError(
-                    f"class {self.classes[label]!r} has {len(of_class)} image(s): expected 3 or more to divide into "
-                    "train, val and test; add some, or make the folders train/, val/ and test/ yourself"
+                    f"class {name!r} has {len(of_class)} image(s){copies}: expected 3 or more to divide into train, "
+                    "val and test; add some, or make the folders train/, val/ and test/ yourself"
                 )
             shuffled = [of_class[i] for i in torch.randperm(len(of_class), generator=generator)]
             val, test = (max(int(share > 0), round(share * len(shuffled))) for share in (val_share, TEST_SHARE))
             if val + test >= len(shuffled):
                 raise ValueError(
-                    f"val_size is {self.val_size}: of the {len(shuffled)} images of class {self.classes[label]!r} that "
-                    f"takes {val}, and {test} are for testing: expected some to be left for training; lower it"
+                    f"val_size is {self.val_size}: of the {len(shuffled)} images of class {name!r} that takes {val}, "
+                    f"and {test} are for testing: expected some to be left for training; lower it"
                 )
             splits["val"] += shuffled[:val]
             splits["test"] += shuffled[val : val + test]
             splits["train"] += shuffled[val + test :]
-        keep_copies_together(splits)
+        split_of = {path: split for split, divided in splits.items() for path, _ in divided}
+        for path, first in first_of.items():
+            if path != first:
+                splits[split_of[first]].append((path, label_of[path]))
         return splits
 
     def make_datasets(self) -> dict[str, Dataset]:
-        channels, height, width = self.image_shape
+        _, height, width = self.image_shape
         size, area = (height, width), {"area_for_downscale": "image"}  # else pixels between those used would be lost
         augmented = self.transform or [
             A.RandomResizedCrop(size=size, scale=(0.5, 1.0), **area),
@@ -204,11 +219,11 @@ class ImageFolder(ImageData):
         seed = self.resolved_seed()
         files = {
             split: ImageFiles(
-                samples, A.Compose(augmented if split == "train" else resized), seed, channels=channels, at_least=enough
+                samples, A.Compose(augmented if split == "train" else resized), self.image_shape, seed, enough
             )
             for split, samples in self.samples.items()
         }
-        files["train"].check(self.image_shape)
+        files["train"].check()
         datasets: dict[str, Dataset] = dict(files)
         if self.epoch_images is not None:
             datasets["train"] = Drawn(files["train"], self.epoch_images, seed)

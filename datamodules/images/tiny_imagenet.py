@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from datamodules.base import SPLIT_SEED, hold_out
 from datamodules.image import ImageData
-from datamodules.io import IMAGE_SUFFIXES, atomic_write, find_file, read_image, read_text
+from datamodules.io import IMAGE_SUFFIXES, atomic_write, find_file, read_image, read_text, user_files
 from datamodules.loader import InMemory
 
 SOURCE = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -101,10 +101,10 @@ class TinyImageNet(ImageData):
         for label, wnid in enumerate(self.wnids):
             folder = self._part(f"train/{wnid}")
             inner = folder / "images"
-            found = [path for path in (inner if inner.is_dir() else folder).iterdir() if _is_image(path)]
+            found = user_files(inner if inner.is_dir() else folder, IMAGE_SUFFIXES, deep=False)
             if not found:
                 raise ValueError(f"{folder} contains no image: expected {wnid}_0.JPEG and so on; unpack {SOURCE} again")
-            samples += [(path, label) for path in sorted(found)]
+            samples += [(path, label) for path in found]
         return samples
 
     def _val_samples(self) -> Samples:
@@ -145,10 +145,6 @@ class TinyImageNet(ImageData):
             with suppress(OSError), atomic_write(kept) as temporary, open(temporary, "wb") as file:
                 np.save(file, images)
         return torch.from_numpy(images)
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."
 
 
 def _decode(path: Path) -> np.ndarray:

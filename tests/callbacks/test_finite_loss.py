@@ -11,6 +11,7 @@ from callbacks.runtime.finite_loss import EVERY, FiniteLoss
 from helpers import quiet_trainer
 from zoo.classification.plain_conv import PlainConv
 from zoo.command.main import main
+from zoo.parts.optim.schedules import OneCycle
 
 
 class Diverges(PlainConv):
@@ -53,6 +54,13 @@ def test_the_first_bad_step_is_named_with_its_rate_and_samples_and_the_last_chec
         assert all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values())
     else:
         assert not list(tmp_path.iterdir())
+
+
+def test_the_rate_is_that_of_the_step_and_not_of_the_next():
+    module, trainer = diverging(0, float("nan")), quiet_trainer(max_epochs=2, callbacks=[FiniteLoss()])
+    module.schedule = OneCycle
+    with pytest.raises(ValueError, match=r"step 1, at learning rate 0\.0004, "):  # 0.04 of 0.01
+        trainer.fit(module, datamodule=data())
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):

@@ -2,8 +2,8 @@
 
 import gc
 import itertools
+import logging
 import random
-import warnings
 
 import numpy as np
 import pytest
@@ -420,9 +420,9 @@ class UnusedTarget(Plain):
         self.cam_target = nn.ReLU()
 
 
-def coarse() -> ResNetMini:
+def coarse(strides: tuple[int, int] = (2, 1)) -> ResNetMini:
     """A net whose maps have 4x4 pixels, for images of 16x16."""
-    return ResNetMini(3, widths=(4, 8), strides=(1, 2))  # 16 -> 8 -> 8 -> 4
+    return ResNetMini(3, widths=(4, 8), strides=strides)  # 16 -> 8 -> 4 -> 4
 
 
 def coarse_loader() -> DataLoader:
@@ -457,15 +457,14 @@ def coarse_loader() -> DataLoader:
     ids=["coarse maps", "coarse maps, found at the first batch", "no target", "no net", "a target that never runs"],
 )
 @pytest.mark.parametrize("of", ["mistakes", "first"])
-def test_without_usable_maps_training_goes_on_and_one_warning_says_why(trainer, published, make, reason, of):
+def test_without_usable_maps_training_goes_on_and_one_line_says_why(trainer, published, caplog, make, reason, of):
     torch.manual_seed(0)
     module, data = make()
     mistakes, cams = MisclassifiedGallery(2), GradCAMGallery(2, of=of)
     runner, before = trainer(mistakes, cams, max_epochs=2), [p.clone() for p in module.parameters()]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with caplog.at_level(logging.INFO):
         runner.fit(module, data, None if isinstance(data, Synthetic) else data)
-    found = [str(warning.message) for warning in caught if "GradCAM" in str(warning.message)]
+    found = [message for message in caplog.messages if "GradCAM" in message]
     assert found == [f"GradCAMGallery draws nothing: {cams.unavailable}"]
     assert reason in cams.unavailable
     assert runner.current_epoch == 2
@@ -483,11 +482,20 @@ def test_a_failed_trial_leaves_the_module_as_it_was():
     assert condition(module) == before, refusal  # while the traceback still holds what was made
 
 
-def test_the_next_run_tries_again(trainer, published):
+def test_of_small_images_the_maps_of_the_stage_before_are_drawn(trainer, published, texts_of):
+    """16 -> 8 -> 8 -> 4: the maps of the first stage are large enough, those of the last one are not."""
+    cams = GradCAMGallery(2, of="first")
+    trainer(cams).fit(coarse(strides=(1, 2)), Synthetic(image_shape=(1, 16, 16), num_classes=3, batch_size=8))
+    assert cams.unavailable is None
+    (figure,) = published
+    assert "GradCAM at stages.0, 8x8" in texts_of(figure.figure)
+
+
+def test_the_next_run_tries_again(trainer, published, caplog):
     cams = GradCAMGallery(2)
-    with pytest.warns(UserWarning, match="GradCAMGallery draws nothing"):
+    with caplog.at_level(logging.INFO):
         trainer(cams).validate(Plain(cam=False), plain_loader(), verbose=False)
-    assert cams.unavailable
+    assert f"GradCAMGallery draws nothing: {cams.unavailable}" in caplog.messages
     trainer(cams).validate(Plain(), plain_loader(), verbose=False)
     assert cams.unavailable is None
     assert [figure.name for figure in published] == ["gradcam_val"]

@@ -217,7 +217,7 @@ def test_a_missing_list_is_an_error(tmp_path):
 def test_a_file_that_is_not_an_image_is_an_error_that_names_it(tmp_path):
     file = write_list(tmp_path, "\n".join(LINES))
     for i in range(8):
-        (tmp_path / "pics" / f"{i}.png").write_text("not an image")
+        (tmp_path / "pics" / f"{i}.png").write_text(f"not image {i}")
     with pytest.raises(ValueError, match=r"\d\.png cannot be read as an image"):
         record(CaptionList(str(file), num_workers=0))
 
@@ -239,6 +239,20 @@ def test_own_images_become_batches_and_no_image_is_in_two_splits(tmp_path):
     again = CaptionList(str(file), image_size=24)
     assert again.rows == data.rows
     assert again.tokenizer.to_str() == data.tokenizer.to_str()
+
+
+def test_copies_of_an_image_under_any_name_are_one_image(tmp_path, capfd):
+    file = write_list(tmp_path, "\n".join(LINES))
+    for i in range(8):
+        (tmp_path / f"copy {i}.png").write_bytes((tmp_path / f"pics/{i}.png").read_bytes())
+    again = [f"pics/../pics/{i}.png,seen from above {i}" for i in range(8)]
+    file.write_text("\n".join([*LINES, *(f"copy {i}.png,another {i}" for i in range(8)), *again]))
+    data = CaptionList(str(file), image_size=24)
+    assert "8 images occur more than once" in capfd.readouterr().err
+    numbers = [{data.pairs[i][1].split()[-1] for i in rows} for rows in data.rows.values()]
+    assert sorted(number for part in numbers for number in part) == [str(i) for i in range(8)]
+    assert [len(data.rows[split]) for split in data.rows] == [18, 3, 3]
+    assert len(set(equal_pairs(data.pairs))) == 8
 
 
 def test_augmentation_of_own_images_is_a_function_of_epoch_and_seed(tmp_path):

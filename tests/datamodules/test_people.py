@@ -1,17 +1,20 @@
 """What people have: annotations that name another image, ids as text, files of other encodings, copies, and litter."""
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import albumentations as A
+import cv2
 import numpy as np
 import pytest
 from albumentations.pytorch import ToTensorV2
 from PIL import Image
 
 from callback_runs import data, model
+from datamodules import io
 from datamodules.boxes.coco import COCO
 from datamodules.boxes.read import read_annotations
 from datamodules.boxes.via import VIA
@@ -19,7 +22,9 @@ from datamodules.boxes.voc import VOC, read_voc
 from datamodules.images.image_folder import ImageFolder
 from datamodules.io import atomic_write, read_image, user_files
 from helpers import draw_picture, quiet_trainer
+from zoo.command.actions.find import read_images
 from zoo.command.main import main
+from zoo.command.sources import image_files
 
 
 def images(folder: Path, *names: str, start: int = 0) -> Path:
@@ -244,30 +249,65 @@ def test_what_systems_and_editors_leave_is_no_data(tmp_path):
     assert user_files(boxes, deep=False) == [boxes / "a.jpg", boxes / "a.xml"]
 
 
-# Splits
+def test_commands_leave_out_what_systems_and_editors_leave(tmp_path):
+    (images(tmp_path, "a.png", "b.jfif", "c.png") / "c.png").rename(tmp_path / "c")
+    images(tmp_path / "deep", "d.JPG")
+    for folder in (tmp_path, tmp_path / "@eaDir", tmp_path / "deep"):
+        litter(folder)
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "notes").write_text("no image")
+    wanted = [str(tmp_path / name) for name in ("a.png", "b.jfif", "c", "deep/d.JPG")]
+    assert read_images(tmp_path, (3, 16, 16))[0] == wanted
+    assert [*image_files([str(tmp_path)])] == [wanted]
+    assert [*image_files([str(tmp_path / "**" / "*.*")])] == [[name for name in wanted if not name.endswith("c")]]
+    mac = images(tmp_path / "__MACOSX", "e.png")
+    assert [*image_files([str(mac / "e*")])] == [[str(mac / "e.png")]]  # as it was named
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".JPE", ".avif", ".jp2", ".tga", ".pnm", ""])
+def test_images_of_all_usual_suffixes_are_read(tmp_path, suffix):
+    for label, name in enumerate(("cat", "dog")):
+        for i in range(3):
+            (tmp_path / name).mkdir(exist_ok=True)
+            with open(tmp_path / name / f"{i}{suffix}", "wb") as file:
+                draw_picture(10 * label + i, (32, 32)).save(
+                    file, Image.registered_extensions().get(suffix.lower(), "JPEG")
+                )
+    data = ImageFolder(str(tmp_path), num_workers=0)
+    data.setup("fit")
+    assert sum(map(len, data.samples.values())) == 6
+    assert data.datasets["train"][0].image.shape == (3, 32, 32)
+
+
+def test_one_line_says_what_is_not_read(tmp_path, capfd):
+    for label, name in enumerate(("cat", "dog")):
+        images(tmp_path / name, *(f"{i}.png" for i in range(3)), start=10 * label)
+        for file in ("a.heic", "b.HEIC", "notes.txt", "LICENSE"):
+            (tmp_path / name / file).write_text(name)
+    ImageFolder(str(tmp_path))
+    said = [line for line in capfd.readouterr().err.splitlines() if "not read" in line]
+    assert len(said) == 1
+    assert "not read are 4 .heic, 2 .txt, 2 without suffix;" in said[0]
+    (tmp_path / "heron").mkdir()
+    (tmp_path / "heron" / "a.heic").write_text("")
+    with pytest.raises(ValueError, match=r"heron contains no image, only 1 \.heic: expected"):
+        ImageFolder(str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    "splits",
-    [("train", "valid"), ("Train", "Val", "TEST"), ("training_set", "test_set"), ("training", "validation", "testing")],
+    ("folder", "message"),
+    [
+        ("all/cat", r"0 class folder\(s\) \[\] and 3 image\(s\): .* or name the folder above if this one is a class"),
+        ("empty", r"0 class folder\(s\) \[\]: expected two or more"),
+        ("split", r"test contains 0 class folder\(s\) \[\] and 3 image\(s\): .*, move them elsewhere"),
+    ],
 )
-def test_splits_are_known_by_the_names_in_use(tmp_path, splits):
-    for number, split in enumerate(splits):
-        for label, name in enumerate(("cat", "dog")):
-            images(tmp_path / split / name, "0.png", "1.png", start=100 * number + 10 * label)
-    data = ImageFolder(str(tmp_path), image_size=16)
-    assert data.classes == ("cat", "dog")
-    assert {path.parts[-3] for path, _ in data.samples["train"]} == {splits[0]}
-    assert {path.parts[-3] for path, _ in data.samples["test"]} == {splits[-1]}
-    assert all(len(samples) == 4 for samples in data.samples.values())
-
-
-@pytest.mark.parametrize(("folders", "said"), [(("val", "test"), "none for training"), (("train", "training"), "both")])
-def test_folders_that_look_like_splits_are_never_classes(tmp_path, folders, said):
-    for number, name in enumerate(folders):
-        images(tmp_path / name, *(f"{i}.png" for i in range(5)), start=10 * number)
-    with pytest.raises(ValueError, match=said):
-        ImageFolder(str(tmp_path), image_size=16)
+def test_a_folder_of_images_without_classes_is_told(tmp_path, folder, message):
+    (tmp_path / "empty").mkdir()
+    for number, name in enumerate(("all/cat", "split/train/cat", "split/train/dog", "split/test")):
+        images(tmp_path / name, "0.png", "1.png", "2.png", start=10 * number)
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(str(tmp_path / folder))
 
 
 # Pixels
@@ -280,12 +320,43 @@ def test_folders_that_look_like_splits_are_never_classes(tmp_path, folders, said
         (np.float32([[0.0, 64.0, 255.0]]), 1),
         (np.int32([[0, 100, 255]]), 1),
         (np.uint16([[0, 1000, 65535]]), 255 / 65535),
-        (np.uint16([[0, 1000, 4095]]), 255 / 4095),
+        (np.uint16([[0, 1000, 5000]]), 255 / 65535),
+        (np.uint16([[0, 1000, 4095]]), 255 / 65535),
+        (np.uint16([[0, 100, 255]]), 255 / 65535),
+        (np.int32([[0, 1000, 4095]]), 255 / 65535),
     ],
 )
-def test_images_of_more_than_8_bits_are_read_by_their_range(tmp_path, values, scale):
+def test_images_of_more_than_8_bits_are_read_by_the_range_of_their_type(tmp_path, values, scale):
     Image.fromarray(values).save(tmp_path / "a.tif")
     assert np.array(read_image(tmp_path / "a.tif", "L")).tolist() == (values * scale).round().astype(int).tolist()
+
+
+def test_floats_a_little_above_1_are_white(tmp_path):
+    Image.fromarray(np.float32([[0.0, 0.5, 1.01]])).save(tmp_path / "a.tif")
+    assert np.array(read_image(tmp_path / "a.tif", "L")).tolist() == [[0, 128, 255]]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pnm"])
+@pytest.mark.parametrize("is_gray", [True, False])
+@pytest.mark.parametrize(("highest", "is_told"), [(255, True), (4095, True), (5000, False), (65535, False)])
+def test_one_line_tells_of_12_or_8_bits_in_16(tmp_path, monkeypatch, capfd, name, is_gray, highest, is_told):
+    values = np.linspace(0, highest, 48).astype(np.uint16).reshape(6, 8)
+    cv2.imwrite(str(tmp_path / name), values if is_gray else np.dstack([values] * 3))
+    monkeypatch.setattr(io, "_told_dark", [])
+    for _ in range(2):
+        pixels = np.asarray(read_image(tmp_path / name), int)
+    assert abs(pixels[..., 0] - values / 257).max() <= 1
+    said = capfd.readouterr().err
+    assert said.count("\n") == said.count(f"{tmp_path / name}, and perhaps others, has 16 bits") == int(is_told)
+
+
+def test_12_bits_in_a_file_that_says_so_are_read_in_full(tmp_path):
+    """TIFF, written by hand: two pixels of 0 and 4095."""
+    tags = {256: 2, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 3}  # size, bits, place
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = struct.pack("<2sHI", b"II", 42, 12) + b"\x00\x0f\xff\x00" + struct.pack("<H", len(tags))
+    (tmp_path / "a.tif").write_bytes(head + entries + bytes(4))
+    assert np.array(read_image(tmp_path / "a.tif", "L")).tolist() == [[0, 255]]
 
 
 @pytest.mark.parametrize("values", [np.float32([[-1.0, 1.0]]), np.float32([[0.0, 1e6]]), np.int32([[0, 100_000]])])
@@ -312,21 +383,37 @@ def test_boxes_drawn_on_the_image_as_it_is_stored(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("transform", "last"),
+    ("transform", "found"),
     [
-        ([A.Resize(16, 16), A.Normalize()], "Normalize"),
-        ([A.Resize(16, 16), A.ToFloat()], "ToFloat"),
-        ([A.Resize(16, 16), ToTensorV2()], "ToTensorV2"),
-        ([A.Resize(24, 24)], "Resize"),
+        ([A.Resize(16, 16), A.Normalize()], "float32"),
+        ([A.Resize(16, 16), A.Normalize(p=0.5)], "float32"),
+        ([A.Resize(16, 16), A.ToFloat()], "float32"),
+        ([A.Resize(16, 16), ToTensorV2()], "torch.uint8"),
+        ([A.Resize(24, 24)], r"uint8 \(24, 24, 3\)"),
+        ([A.OneOf([A.Resize(16, 16), A.Resize(24, 24)], p=1)], r"uint8 \(24, 24, 3\)"),
+        ([A.Resize(16, 16), A.RandomScale()], "uint8"),
+        ([A.Resize(16, 16), A.Normalize(), A.FromFloat(max_value=1.0, dtype="uint8")], r"values of 0\.\.\d of"),
     ],
 )
-def test_a_transform_that_gives_something_else_is_told_when_the_data_are_set_up(tmp_path, transform, last):
+def test_a_transform_that_gives_something_else_is_told_when_the_data_are_set_up(tmp_path, transform, found):
     for label, name in enumerate(("cat", "dog")):
         images(tmp_path / name, *(f"{i}.png" for i in range(5)), start=10 * label)
     data = ImageFolder(str(tmp_path), image_size=16, transform=transform, num_workers=0)
-    with pytest.raises(ValueError, match=rf"ends in {last}.*expected uint8 \(16, 16, 3\)"):
+    names = ", ".join(type(step).__name__ for step in transform)
+    with pytest.raises(ValueError, match=rf"transforms {names} make {found}.*leave out Normalize"):
         data.setup("fit")
     ImageFolder(str(tmp_path), image_size=16, transform=[A.Resize(16, 16)]).setup("fit")
+
+
+def test_a_transform_that_gives_something_else_now_and_then_is_told_at_the_sample(tmp_path):
+    for label, name in enumerate(("cat", "dog")):
+        images(tmp_path / name, *(f"{i}.png" for i in range(5)), start=10 * label)
+    steps = [A.Resize(16, 16), A.Normalize(p=1e-9)]
+    data = ImageFolder(str(tmp_path), image_size=16, transform=steps, num_workers=0)
+    data.setup("fit")
+    data.datasets["train"].transform.transforms[1].p = 1.0
+    with pytest.raises(ValueError, match=r"transforms Resize, Normalize make float32 \(16, 16, 3\) of uint8"):
+        data.datasets["train"][0]
 
 
 # Files that were being written

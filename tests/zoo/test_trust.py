@@ -11,6 +11,8 @@ from PIL import Image
 
 from zoo import trust
 from zoo.classification.plain_conv import PlainConv
+from zoo.command import recipes
+from zoo.command.lightning_cli import nameable
 from zoo.command.main import main
 
 ROOT = Path(trust.__file__).parents[1]
@@ -59,6 +61,14 @@ EVIL = {
     "of the command": {"act": {"class_path": "zoo.command.main.main", "init_args": {"argv": ["list"]}}},
     "partial": {"act": {"class_path": "functools.partial", "init_args": {"func": "os.system"}}},
     "nested": {"act": {"class_path": "torch.nn.Sequential", "init_args": {"args": [COMMAND]}}},
+    "a download": {"act": {"class_path": "torchvision.models.resnet18", "init_args": {"weights": "DEFAULT"}}},
+    "a model of text": {
+        "act": {"class_path": "torchmetrics.text.bert.BERTScore", "init_args": {"model_name_or_path": "x"}}
+    },
+    "a model of images": {"act": {"class_path": "torchmetrics.functional.image.lpips._LPIPS"}},
+    "another model": {"act": {"class_path": "zoo.load", "init_args": {"source": "digits/small"}}},
+    "several processes": {"act": {"class_path": "torch.nn.parallel.DistributedDataParallel"}},
+    "trust itself": {"act": {"class_path": "zoo.trust.trust", "init_args": {"names": ["os"]}}},
 }
 
 
@@ -72,6 +82,34 @@ def test_a_checkpoint_runs_nothing(trained, here, capfd, changes):
     lines = capfd.readouterr().err.strip().splitlines()
     assert status == 2, lines
     assert len(lines) == 1
+    assert lines[0].startswith("zoo: evil.ckpt ")
+
+
+@pytest.mark.parametrize("name", sorted(trust.NEVER))
+def test_trust_is_not_advised_where_it_would_not_help(trained, here, capfd, name):
+    checkpoint = copy.deepcopy(trained)
+    checkpoint["hyper_parameters"]["act"] = f"{name}.x"
+    torch.save(checkpoint, "evil.ckpt")
+    for words in (["predict", "evil.ckpt", "digit.png"], ["--trust", "zoo", "predict", "evil.ckpt", "digit.png"]):
+        assert main(words) == 2
+        line = capfd.readouterr().err
+        assert f"names {name}.x, which runs things" in line
+        assert "--trust" not in line
+
+
+@pytest.mark.parametrize("act", ["torch.nn.GELU", "zoo.parts.activations.GeneralReLU"])
+def test_a_checkpoint_names_activations(trained, here, act):
+    checkpoint = copy.deepcopy(trained)
+    checkpoint["hyper_parameters"]["act"] = act
+    torch.save(checkpoint, "good.ckpt")
+    assert PlainConv.load_from_checkpoint("good.ckpt")
+
+
+def test_what_the_recipes_train_may_be_loaded_again():
+    inside = tuple(f"{part}." for part in trust.PARTS)
+    for name in recipes.names():
+        named = trust.names_in(recipes.read(recipes.find(name))["model"])
+        assert [one for one in named if one.startswith(("zoo.", "torch")) and not one.startswith(inside)] == [], name
 
 
 def test_in_python_a_checkpoint_runs_nothing_either(trained, here):
@@ -118,6 +156,48 @@ def test_a_recipe_from_elsewhere_names_nothing_foreign_until_it_is_trusted(here,
     assert main(["fit", str(recipe(here, **model)), *QUICK]) == 2
     assert traces(here) == []
     assert "--trust" in capfd.readouterr().err
+
+
+HIDDEN = {"norm": {"class_path": "torch.nn.BatchNorm2d", "init_args": {"zzz": "class_path 'evil_module.Act'"}}}
+
+
+def test_the_message_on_a_recipe_from_elsewhere_imports_nothing(here, capfd):
+    assert main(["schedule", str(recipe(here, **HIDDEN))]) == 2
+    assert traces(here) == []
+    assert "zoo: torch.nn.BatchNorm2d takes no 'zzz'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["--trainer.default_root_dir", "out/evil_module.Act-run"],
+        ["--trainer.default_root_dir=evil_module.Act"],
+        ["--data.data_dir", "evil_module.Act"],
+        ["--data.data_dir", "evil_module"],
+    ],
+    ids="".join,
+)
+@pytest.mark.parametrize("act", ["evil_module.Act", "{class_path: evil_module.Act}"])
+def test_a_path_that_holds_the_name_is_no_trust(here, capfd, typed, act):
+    assert main(["fit", str(recipe(here, act=act)), *QUICK, *typed]) == 2
+    assert traces(here) == []
+    assert "--trust evil_module" in capfd.readouterr().err
+
+
+def test_typed_values_of_any_length_and_syntax_are_read():
+    path = recipes.find("digits/small")
+    words = [
+        "--a",
+        "[{class_path: my.Act}]",
+        "--b=your.Act",
+        "--c",
+        "[" + "x" * 500,
+        "--d=2026-13-01",
+        "--e",
+        "x/my.Path/y",
+    ]
+    assert {"my.Act", "your.Act"} <= nameable(path, words)
+    assert "my.Path" not in nameable(path, words)
 
 
 def test_a_trusted_recipe_and_a_class_typed_on_the_command_line_are_used(here, capfd):

@@ -1,4 +1,5 @@
-"""A small residual net for small gray images: the flagship that `zoo demo` trains. B, C, H, W, K as usual.
+"""A small residual net for small images: the flagship that `zoo demo` trains. Use it where a good net must train in
+minutes on a CPU. B batch, C channels, H height, W width, K classes.
 
 Nothing in it is new: residual blocks (He et al. 2015), average-pooled shortcuts (ResNet-D: He et al. 2018,
 "Bag of Tricks for Image Classification", figure 2c), a stem at full resolution. It was chosen

@@ -1,28 +1,36 @@
-"""Checkpoint files: written completely or not at all, found by recipe, and loaded as modules.
+"""Checkpoint files: written completely or not at all, with their hash, found by recipe, and loaded as modules.
 
 A ready model (`zoo.inference.ready`) is read like a checkpoint that holds nothing but the module.
 """
 
-import importlib
+import hashlib
 import io
-import pickle
+import math
+import os
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import lightning
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from callbacks.runtime.out_of_memory import is_out_of_memory
 from datamodules.io import atomic_write
 from datamodules.messages import report
-from zoo import trust
+from zoo.classification.base import Classifier
 from zoo.command import recipes
+from zoo.command.checkpoint_content import check_content, check_fit, missing_for_training, system_of
 from zoo.inference import ready
+from zoo.report.run import FACTS, read_json
 
-KEYS = ("state_dict", "pytorch-lightning_version")  # that Lightning reads from every checkpoint
+# At the end of a file: this and the SHA-256 of all bytes before it, in hexadecimal. To programs that read the archive
+# it is a comment.
+HASH = b"zoo sha256 "
+COMMENT = len(HASH) + 64  # bytes
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -31,6 +39,12 @@ class RunCheckpoint(ModelCheckpoint):
     @property
     def state_key(self) -> str:
         return f"{type(self).__name__}-{self.filename}"
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raises ValueError if the checkpoint that the training is to go on from has weights only."""
+        super().on_fit_start(trainer, pl_module)
+        if trainer.ckpt_path:
+            check_training(trainer.ckpt_path)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -48,34 +62,48 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         if _is_remote(path):
             return super().save_checkpoint(checkpoint, path, storage_options)
-        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        with atomic_write(path) as temporary, open(temporary, "wb+") as file:
             torch.save(checkpoint, file)
+            file.seek(-2, os.SEEK_END)  # where an archive says how long its comment is
+            file.write(COMMENT.to_bytes(2, "little"))
+            file.write(HASH + _sha256(file, file.tell()))
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
         """Reads a checkpoint as data, whatever `weights_only` says: Lightning would run the code in it when resuming.
 
         Raises:
-            ValueError: if the file does not exist, is truncated or is not a checkpoint.
+            ValueError: if the file does not exist, is damaged or is not a checkpoint.
         """
         if is_ready(path):
-            return _ready_checkpoint(Path(path))
-        check_exists(path)
-        check_intact(path)
-        try:
-            checkpoint = super().load_checkpoint(path, map_location, weights_only=True)
-        except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise ValueError(
-                f"{path} is truncated or not a checkpoint ({reason}): expected a .ckpt file of `zoo fit`; "
-                "take another one, or train again"
-            ) from None
-        missing = [key for key in KEYS if not isinstance(checkpoint, dict) or key not in checkpoint]
-        if missing:
-            raise ValueError(
-                f"{path} does not say which module and data it belongs to (it is a {type(checkpoint).__name__} without "
-                f"{missing[0]}): expected a checkpoint of `zoo fit`; take one of a run's folder checkpoints"
-            )
+            checkpoint = _ready_checkpoint(Path(path))
+        else:
+            check_exists(path)
+            check_intact(path)
+            try:
+                checkpoint = super().load_checkpoint(path, map_location, weights_only=True)
+            except Exception as error:  # bytes that are no checkpoint lead to errors of many types
+                if is_out_of_memory(error):
+                    raise
+                raise _damaged(path, " ".join(str(error).split())[:120] or type(error).__name__) from None
+        check_content(checkpoint, path)
         return checkpoint
+
+
+def _damaged(path: str | Path, reason: str) -> ValueError:
+    return ValueError(
+        f"{path} is damaged or not a checkpoint ({reason}): expected a .ckpt file of `zoo fit`; take another one, or "
+        "train again"
+    )
+
+
+def _sha256(file: IO[bytes], length: int) -> bytes:
+    """The SHA-256 of the first bytes of a file, in hexadecimal; the file is at their end afterwards."""
+    found = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(min(length, 1 << 20)):
+        found.update(chunk)
+        length -= len(chunk)
+    return found.hexdigest().encode()
 
 
 def _is_remote(path: str | Path) -> bool:
@@ -109,35 +137,94 @@ def check_exists(path: str | Path) -> None:
 
 
 def check_intact(path: str | Path) -> None:
-    """Raises ValueError if a byte of a checkpoint differs from what was written, by the checksums in the archive."""
-    if _is_remote(path) or not zipfile.is_zipfile(path):
+    """Raises ValueError if a byte of a checkpoint differs from what was written.
+
+    By the hash at its end; a file of an earlier version or of another program has the checksums of its archive only. A
+    file on another machine is not checked.
+    """
+    if _is_remote(path):
         return
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise ValueError(f"{path} is damaged ({error}): take another checkpoint, or train again") from None
-    if broken is not None:
+        damage = _damage(path)
+    except Exception as error:  # wrong bytes lead to errors of many types
+        damage = str(error) or type(error).__name__
+    if damage:
+        raise _damaged(path, damage)
+
+
+def _damage(path: str | Path) -> str:
+    """What is wrong with the bytes of a file; "" if nothing is."""
+    with open(path, "rb") as file:
+        length = max(os.path.getsize(path) - COMMENT, 0)
+        file.seek(length)
+        comment = file.read()
+        if comment.startswith(HASH):
+            return "" if comment[len(HASH) :] == _sha256(file, length) else "it has another hash than it says"
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()
+    return f"the checksum of {broken} is wrong" if broken else ""
+
+
+def check_training(path: str | Path) -> None:
+    """Raises ValueError if a checkpoint holds weights only, so that no training can go on from it."""
+    content = _without_tensors(path)
+    if content and (missing := missing_for_training(content)):
         raise ValueError(
-            f"{path} is damaged: the checksum of {broken} is wrong; take another checkpoint, or train again"
+            f"{path} has no {missing}, without which a training cannot go on: expected a checkpoint that holds more "
+            "than weights; take another one, or train anew"
         )
 
 
+def _without_tensors(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds, of which tensors are read only when they are used; empty if it cannot be read so."""
+    if is_ready(path):
+        return _ready_checkpoint(Path(path))
+    try:
+        return dict(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
+    except Exception:  # it is on another machine, or damaged, which is said where it is loaded
+        return {}
+
+
 def checkpoints_in(run: Path) -> list[Path]:
-    """The checkpoints of a run, newest first: its own, and those that Lightning writes before a job is requeued."""
-    found = [*run.glob("checkpoints/*.ckpt"), *run.glob("hpc_ckpt_*.ckpt")]
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    """The checkpoints of a run, newest first: its own, and those that Lightning writes before a job is requeued.
+
+    The newest one was trained for the most steps, as the times of files are lost when a run is copied. What cannot be
+    read comes first.
+    """
+
+    def age(path: Path) -> tuple[float, float]:
+        content = _without_tensors(path)
+        return content.get("global_step", 0) if content else math.inf, path.stat().st_mtime
+
+    return sorted(_files_in(run), key=age, reverse=True)
 
 
-def newest_whole(run: Path) -> Path | None:
-    """The newest checkpoint of a run that is not damaged, None if there is none; says which ones are damaged."""
+def _files_in(run: Path) -> list[Path]:
+    return [*run.glob("checkpoints/*.ckpt"), *run.glob("hpc_ckpt_*.ckpt")]
+
+
+def newest_whole(run: Path, to_train: bool = True) -> Path | None:
+    """The newest checkpoint of a run that is not damaged, None if there is none; says which ones are damaged.
+
+    Args:
+        run: its folder.
+        to_train: whether a training is to go on from it: those that hold weights only are passed over.
+
+    Raises:
+        ValueError: if there are only such.
+    """
+    passed_over = None
     for path in checkpoints_in(run):
         try:
             check_intact(path)
         except ValueError as error:
             print(error, file=sys.stderr)
-        else:
+            continue
+        if not to_train or not missing_for_training(_without_tensors(path)):
             return path
+        passed_over = passed_over or path
+    if passed_over is not None:
+        check_training(passed_over)
     return None
 
 
@@ -151,7 +238,7 @@ def newest_checkpoint(source: str) -> Path:
         ValueError: if the recipe is unknown or was not trained here, or the run has no whole checkpoint.
     """
     if (run := recipes.run_of(source)) is not None:
-        if (found := newest_whole(run)) is None:
+        if (found := newest_whole(run, to_train=False)) is None:
             raise ValueError(f"no checkpoint under {run} that is whole: expected one; train again, or name another run")
         return found
     name = source.removesuffix(recipes.READY)
@@ -174,16 +261,26 @@ def newest_checkpoint(source: str) -> Path:
 
 
 def _newest_of_recipe(recipe: str) -> Path | None:
-    """The newest whole checkpoint of the runs of a recipe, which must exist; of each run the newest counts."""
-    runs = Path("runs", recipes.name_of(recipes.find(recipe))).glob("*/")
-    newest = sorted((found[0] for run in runs if (found := checkpoints_in(run))), key=lambda path: path.stat().st_mtime)
-    whole = (newest_whole(run_of_checkpoint(path)) for path in reversed(newest))
+    """The newest whole checkpoint of the newest run of a recipe that has one; the recipe must exist."""
+    written = {
+        run: max(path.stat().st_mtime for path in files)
+        for run in Path("runs", recipes.name_of(recipes.find(recipe))).glob("*/")
+        if (files := _files_in(run))
+    }
+    newest_first = sorted(written, key=written.__getitem__, reverse=True)
+    whole = (newest_whole(run, to_train=False) for run in newest_first)
     return next((path for path in whole if path is not None), None)
 
 
 def run_of_checkpoint(path: Path) -> Path:
     """The folder of the run that a checkpoint is in."""
     return path.parents[1] if path.parent.name == "checkpoints" else path.parent
+
+
+def recipe_of(checkpoint: Path) -> str:
+    """The recipe of the run of a checkpoint, which the run itself says, or else its folder; "" where neither does."""
+    run = run_of_checkpoint(checkpoint)
+    return read_json(run / FACTS).get("recipe") or recipes.recipe_of(run)
 
 
 def checkpoint_of(source: str) -> Path:
@@ -217,19 +314,29 @@ def load_module(path: Path, needs: str | None = "classes") -> tuple[Any, dict[st
     Raises:
         ValueError: if the file is not a checkpoint, is not one of the zoo's, or lacks the metadata.
     """
-    checkpoint = AtomicCheckpointIO().load_checkpoint(path, map_location="cpu", weights_only=True)
-    if not isinstance(checkpoint, dict) or not checkpoint.get("module") or "data" not in checkpoint:
+    checkpoint = AtomicCheckpointIO().load_checkpoint(path, map_location="cpu")
+    if not checkpoint.get("module") or "data" not in checkpoint:
         raise ValueError(f"{path} does not say which module and data it belongs to: expected a checkpoint of `zoo fit`")
-    if needs is not None and needs not in checkpoint["data"]:
+    data = checkpoint["data"]
+    if needs is not None and needs not in data:
         raise ValueError(
             f"{path} holds a {checkpoint['module']} and does not record the data's {needs}: expected the checkpoint of "
             "a system that is trained on such data; see `zoo list`"
         )
-    trust.check_module(checkpoint["module"], str(path))
-    module, _, name = checkpoint["module"].rpartition(".")
-    kind = getattr(importlib.import_module(module), name)
+    kind = system_of(checkpoint, path)
+    # The weights that a classifier was started from, perhaps by a download, are replaced by those of the checkpoint.
+    pretrained = issubclass(kind, Classifier) and "weights" in checkpoint.get("hyper_parameters", ())
+    options: dict[str, Any] = {"weights": None} if pretrained else {}
     source = _InMemory(checkpoint, path) if is_ready(path) else path
-    return kind.load_from_checkpoint(source, map_location="cpu", weights_only=True).eval(), checkpoint["data"]
+    try:
+        module = kind.load_from_checkpoint(source, map_location="cpu", weights_only=True, **options).eval()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # for arguments that the class does not take
+        if str(path) in str(error):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path} does not fit {kind.__name__}: {reason}; take another file") from error
+    check_fit(module, data, path)
+    return module, data
 
 
 class _InMemory(io.BytesIO):

@@ -4,9 +4,9 @@ An error of jsonargparse may be a page long. It is a tree: the kinds that it tri
 with each, and so on. Of this page only the quoted names, the values and the most deeply indented lines are used.
 """
 
-import importlib
 import inspect
 import re
+import sys
 from itertools import pairwise
 from typing import Any
 
@@ -65,10 +65,10 @@ def cli_error_message(error: Exception, options: list[str], known: list[str]) ->
 
 
 def _unknown_option(text: str, known: list[str]) -> str | None:
-    found = re.search(r"Option '([\w.]+)' is not accepted.*", text)
-    owners = re.findall(r"class_path[ =]'([\w.]+)'", text[: found.end()]) if found else []
-    if found and owners:
-        return f"{owners[-1]} takes no {found[1]!r}; {nearest_names(found[1], _arguments(owners[-1]), FURTHER_HELP)}"
+    found = re.search(r"Option '([\w.]+)' is not accepted(?:\. Got value: Namespace\(class_path='([\w.]+)')?", text)
+    owners = re.findall(r"class_path[ =]'([\w.]+)'", text[: found.start()]) if found else []
+    if found and (owner := found[2] or next(reversed(owners), None)):
+        return f"{owner} takes no {found[1]!r}; {nearest_names(found[1], _arguments(owner), FURTHER_HELP)}"
     found = found or re.search(r"[Uu]nrecognized arguments: --([\w.+-]+)", text)
     group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
     option = found[1] if found else ".".join(group.groups()) if group else None
@@ -114,9 +114,13 @@ def _typed_value(option: str, options: list[str]) -> str | None:
 
 
 def _arguments(path: str) -> list[str]:
-    """The names of the arguments of a class, given by dotted path, and of its bases; or of a function."""
+    """The names of the arguments of a class, given by dotted path, and of its bases; or of a function.
+
+    The parser has imported it. The path comes from its message, in which a recipe may have written anything: nothing is
+    imported for it.
+    """
     module, _, name = path.rpartition(".")
-    kind: Any = getattr(importlib.import_module(module), name)
+    kind: Any = getattr(sys.modules.get(module), name, None)
     bases: tuple[Any, ...] = inspect.getmro(kind) if inspect.isclass(kind) else ()
-    functions = [base.__init__ for base in bases] or [kind]
+    functions = [base.__init__ for base in bases] or [kind] * callable(kind)
     return [name for function in functions for name in inspect.signature(function).parameters if name != "self"]

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from jsonargparse.typing import NonNegativeFloat
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
@@ -23,7 +23,8 @@ from callbacks.runtime.graceful_stop import GracefulStop
 from callbacks.runtime.lost_process import LostProcess
 from callbacks.runtime.monitor_check import MonitorCheck
 from callbacks.runtime.out_of_memory import OutOfMemory
-from callbacks.runtime.progress import progress_callback
+from callbacks.runtime.output import without_a_reader
+from callbacks.runtime.progress import ModelTable, progress_callback
 from datamodules.io import atomic_write
 from zoo import trust
 from zoo.command import recipes
@@ -73,6 +74,11 @@ class ZooTrainer(Trainer):
             **options,
         )
 
+    def fit(self, *arguments: Any, **options: Any) -> None:
+        """Trains to the end, whether or not somebody still reads the output."""
+        with without_a_reader():
+            super().fit(*arguments, **options)
+
 
 class SaveConfig(SaveConfigCallback):
     """Saves the complete, resolved config in the run folder and in W&B."""
@@ -94,20 +100,33 @@ class SaveConfig(SaveConfigCallback):
 def nameable(recipe: Path, options: list[str]) -> set[str]:
     """The packages and names that the values of a recipe and of options may name.
 
-    Those are the packages of `zoo.trust`, what was typed as an option, and what the checkout's own recipes name; of the
-    latter what is foreign is told.
+    Those are the packages of `zoo.trust`, what the checkout's own recipes name, of which what is foreign is told, and
+    what was typed as a value. A name that a file from elsewhere has as well does not count as typed: the user may have
+    meant a folder by it.
     """
     files = [recipe, *(Path(word.rpartition("=")[2]) for word in options if word.endswith((".yaml", ".yml")))]
     values = [word.partition("=")[2] if word.startswith("--") else word for word in options]
-    typed = {name for value in values if not Path(value).is_file() for name in trust.DOTTED.findall(value)}
+    typed = set().union(*(trust.names_in(_parsed(value)) for value in values))
     in_checkout: set[str] = set()
-    for file in files:
-        if file.is_file() and file.resolve().is_relative_to(recipes.ROOT):
-            names = trust.names_in(yaml.safe_load(file.read_text(encoding="utf-8")))
-            in_checkout |= names
-            if foreign := trust.foreign(names):
-                print(f"{recipes.name_of(file)} imports {', '.join(foreign)}", file=sys.stderr)
+    for file in filter(Path.is_file, files):
+        content = _parsed(file.read_bytes())
+        if not file.resolve().is_relative_to(recipes.ROOT):
+            elsewhere = trust.DOTTED.findall(str(content))
+            typed = {name for name in typed if not any(f"{other}.".startswith(f"{name}.") for other in elsewhere)}
+            continue
+        names = trust.names_in(content)
+        in_checkout |= names
+        if foreign := trust.foreign(names):
+            print(f"{recipes.name_of(file)} imports {', '.join(foreign)}", file=sys.stderr)
     return {*trust.PACKAGES, f"{Expect.__module__}.{Expect.__name__}", *typed, *in_checkout}
+
+
+def _parsed(text: str | bytes) -> Any:
+    """What YAML is; None where it is none, which the parser will say."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # the latter of dates such as 2026-13-01
+        return None
 
 
 class ZooCLI(LightningCLI):
@@ -118,6 +137,7 @@ class ZooCLI(LightningCLI):
         options: as typed.
         folder: the run folder; default the recipe's `default_root_dir`, else a new one.
         resume_by: the command that goes on with an interrupted training, up to the run folder.
+        command: that the run is known by, as words; default those of this process.
 
     Attributes:
         folder: the run folder: config, checkpoints, metrics, pictures.
@@ -139,9 +159,10 @@ class ZooCLI(LightningCLI):
         options: list[str] | None = None,
         folder: Path | None = None,
         resume_by: str = "zoo fit --resume",
+        command: list[str] | None = None,
     ) -> None:
         self.recipe, self.flop_counter, self.given_folder = recipes.find(recipe), FlopCounter(), folder
-        self.resume_by = resume_by
+        self.resume_by, self.command = resume_by, sys.argv[1:] if command is None else command
         options = or_help(by_name(options or []), recipes.read(self.recipe))
         try:
             with trust.only(nameable(self.recipe, options)):
@@ -188,7 +209,7 @@ class ZooCLI(LightningCLI):
         separate_port()
         self.settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         folder = self.given_folder or self.config.trainer.default_root_dir
-        self.folder = Path(folder or claim_run_folder(recipes.name_of(self.recipe))).absolute()
+        self.folder = Path(folder or claim_run_folder(recipes.name_of(self.recipe), self.command)).absolute()
 
     def instantiate_classes(self) -> None:
         loggers = self.config.trainer.logger
@@ -227,7 +248,10 @@ class ZooCLI(LightningCLI):
             given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
             csv = KeepingCSVLogger(self.folder, name="", version="")
             kwargs["logger"] = [*(logger for logger in given if logger not in (None, True)), csv]
-        has_own_bar = any(isinstance(callback, ProgressBar) for callback in trainer.callbacks or [])
+        has_own_bar, has_own_table = (
+            any(isinstance(callback, kind) for callback in trainer.callbacks or [])
+            for kind in (ProgressBar, ModelSummary)
+        )
         keeps = trainer.enable_checkpointing is not False and not trainer.fast_dev_run
         own = [
             LostProcess(self.resume_command() if keeps else ""),
@@ -237,15 +261,18 @@ class ZooCLI(LightningCLI):
             OutOfMemory(command=True),
             MonitorCheck(),
             *([] if trainer.enable_progress_bar is False or has_own_bar else [progress_callback()]),
+            *([] if trainer.enable_model_summary is False or has_own_table else [ModelTable()]),
         ]
         if keeps:
+            folder = self.folder / "checkpoints"
             own = [
-                RunCheckpoint(self.folder / "checkpoints", filename="last", enable_version_counter=False),
+                RunCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False),
                 *self.timed_checkpoints(),
                 GracefulStop(self.resume_command()),
                 ContinueMetrics(),
                 *own,
             ]
+        kwargs["enable_model_summary"] = False  # or Lightning says that it adds no second table
         kwargs["callbacks"] = [*(trainer.callbacks or []), *own]
         kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
         made = super().instantiate_trainer(**kwargs)

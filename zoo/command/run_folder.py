@@ -18,7 +18,7 @@ COMMAND = "command.json"  # the command that a run was started with
 _claims = count()  # of this process
 
 
-def claim_run_folder(name: str, command: list[str] | None = None) -> Path:
+def claim_run_folder(name: str, command: list[str]) -> Path:
     """A new folder `runs/NAME/TIME`; on a cluster `runs/NAME/JOB`, which the same command finds again once requeued.
 
     A folder is claimed by one rename, so that of runs that start at the same time each gets its own. Runs of different
@@ -28,12 +28,12 @@ def claim_run_folder(name: str, command: list[str] | None = None) -> Path:
 
     Args:
         name: of the recipe.
-        command: default the words of this process; of its further runs, such as those of other seeds, it must differ.
+        command: that the run is known by, as words; those of other seeds, say, must differ.
     """
-    number = next(_claims)
-    if number == 0 and "LOCAL_RANK" in os.environ and "ZOO_RUN" in os.environ:
-        return Path(os.environ["ZOO_RUN"])
-    folder = _from_rank_zero(f"zoo/run/{number}", lambda: _first_free(name, command or sys.argv[1:]))
+    number, given = next(_claims), os.environ.get("ZOO_RUN")
+    if number == 0 and "LOCAL_RANK" in os.environ and given is not None and command_of(Path(given)) == command:
+        return Path(given)
+    folder = _from_rank_zero(f"zoo/run/{number}", lambda: _first_free(name, command))
     os.environ["ZOO_RUN"] = str(folder)
     return folder
 
@@ -102,23 +102,18 @@ def job() -> str | None:
     return None if found == "none" else found[:8] if is_made_up else found
 
 
-def is_restarted(folder: Path, command: list[str] | None = None) -> bool:
-    """Whether the cluster has started the run of this folder again, by the same command in the same job.
-
-    Args:
-        folder: of the run.
-        command: default the words of this process.
-    """
+def is_restarted(folder: Path, command: list[str]) -> bool:
+    """Whether the cluster has started the run of this folder again, by the same command in the same job."""
     is_again = job() is not None or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-    return is_again and command_of(folder) == (command or sys.argv[1:])
+    return is_again and command_of(folder) == command
 
 
-def note_command(folder: Path) -> None:
+def note_command(folder: Path, command: list[str]) -> None:
     """Writes into a folder that the user chose by which command its run was started, if it does not say that yet."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / COMMAND).exists():
         with atomic_write(folder / COMMAND) as temporary:
-            temporary.write_text(json.dumps(sys.argv[1:]))
+            temporary.write_text(json.dumps(command))
 
 
 def note_end(folder: Path) -> None:

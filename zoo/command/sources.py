@@ -9,7 +9,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar, cast
 
-from datamodules.io import IMAGE_SUFFIXES, image_size, user_files
+from datamodules.io import IMAGE_SUFFIXES, image_size, is_users, user_images
 
 STDIN = "-"
 CHUNK = 65536  # bytes that are read from standard input at once, at most
@@ -67,17 +67,21 @@ def _expand(word: str) -> list[str]:
     """The files that a word stands for, but a list on standard input."""
     path = Path(word)
     if path.is_dir():
-        found = [str(file) for file in user_files(path, IMAGE_SUFFIXES)]
+        found = [str(file) for file in user_images(path)[0]]
     elif not path.exists() and glob.has_magic(word):
-        matches = sorted(glob.glob(word, recursive=True))
+        matches = [name for name in sorted(glob.glob(word, recursive=True)) if _is_meant(Path(name), path)]
         found = [name for name in matches if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     else:
         image_size(word)  # raises if it does not exist or is not an image
         return [word]
     if not found:
-        kinds = ", ".join(sorted(IMAGE_SUFFIXES)[:6])
-        raise ValueError(f"{word} contains no image: expected files such as {kinds}; check the path")
+        raise ValueError(f"{word} contains no image: expected files such as .jpg and .png; check the path")
     return found
+
+
+def _is_meant(match: Path, pattern: Path) -> bool:
+    """Whether a person put a file there, or named in the pattern what systems add, such as `__MACOSX`."""
+    return all(is_users(part) for part in match.parts if part not in pattern.parts)
 
 
 def in_threads(function: Callable[[In], Out], items: Iterable[In], threads: int) -> Iterator[Out]:

@@ -1,4 +1,5 @@
-"""YOLOv2: in one pass of one net, each cell of a grid predicts a box and a class for every anchor.
+"""YOLOv2: in one pass of one net, each cell of a grid predicts a box and a class for every anchor. Use it to find and
+count objects of a few kinds, fast.
 
 Redmon and Farhadi 2017, "YOLO9000: Better, Faster, Stronger", section 2; the loss is that of Redmon et al. 2016,
 "You Only Look Once", equation 3, as the Extensive Vision AI course teaches it.

@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 from datamodules.messages import nearest_names
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parents[1] / "weights"
 SUFFIX = ".safetensors"
 LENGTH = 8  # bytes before the header of a safetensors file, which say how long it is
+UNSEALED = "0" * 64  # stands in the card for the hash of the file, while that is computed
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ def read(path: Path) -> "tuple[Card, dict[str, Tensor]]":
 
     header, content = _open(path)
     card = _card(path, header)
-    if hashlib.sha256(_tensors_in(content)).hexdigest() != header.get("sha256"):
-        raise ValueError(f"{path} is damaged: its tensors have another checksum than it says; get the file again")
+    if _sha256(content, header.get("sha256", "")) != header.get("sha256"):
+        raise ValueError(f"{path} is damaged: its card and tensors have another hash than it says; get the file again")
     try:
         stored = load(content)
     except SafetensorError as error:
@@ -166,10 +167,9 @@ def write(path: Path, card: Card, state: "dict[str, Tensor]", half: bool = False
         for name, tensor in state.items()
         if name not in tied
     }
-    checksum = hashlib.sha256(_tensors_in(save(tensors))).hexdigest()
-    content = save(tensors, {**replace(card, tied=tied).header(), "sha256": checksum})
+    content = save(tensors, {**replace(card, tied=tied).header(), "sha256": UNSEALED})
     with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(content.replace(UNSEALED.encode(), _sha256(content, UNSEALED).encode(), 1))
     return path
 
 
@@ -198,8 +198,8 @@ def _open(path: Path, whole: bool = True) -> tuple[dict[str, str], bytes]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist: expected the file of a ready model; check the path") from None
     try:
-        return json.loads(header)["__metadata__"], content
-    except (ValueError, KeyError, TypeError):
+        return {name: str(value) for name, value in json.loads(header)["__metadata__"].items()}, content
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise _no_model(path, "it has no card") from None
 
 
@@ -214,6 +214,8 @@ def _card(path: Path, header: dict[str, str]) -> Card:
             values[one.name] = header[one.name] if one.type is str else json.loads(header[one.name])
         except ValueError:
             raise _no_model(path, f"its {one.name} is not JSON") from None
+        if not isinstance(values[one.name], dict if get_origin(one.type) is dict else one.type):  # type: ignore[arg-type]
+            raise _no_model(path, f"its {one.name} is {header[one.name][:60]}, which is no {one.type}")
     return Card(**values)
 
 
@@ -221,6 +223,6 @@ def _no_model(path: Path, reason: str) -> ValueError:
     return ValueError(f"{path} is not a ready model ({reason}): expected a file that `zoo publish` wrote")
 
 
-def _tensors_in(content: bytes) -> bytes:
-    """The part of a safetensors file after its header."""
-    return content[LENGTH + int.from_bytes(content[:LENGTH], "little") :]
+def _sha256(content: bytes, sealed: str) -> str:
+    """The hash of a file, card and tensors, as if the hash that it says were not yet in it."""
+    return hashlib.sha256(content.replace(sealed.encode(), UNSEALED.encode(), 1)).hexdigest()

@@ -1,4 +1,6 @@
-"""GPT: predicts the next token. B batch, T tokens, D width, V vocabulary.
+"""GPT: predicts the next token. It is for writing text that continues a given one, in the manner of what it has read.
+
+B batch, T tokens, D width, V vocabulary.
 
 Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", with later improvements as options.
 """
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from callbacks.figures.axis import percent_axis
 from zoo.language.base import LanguageModel
 from zoo.parts.activations import SquaredReLU
 from zoo.parts.attention import Block, Cache, initialize_gpt2
@@ -153,6 +156,7 @@ class GPT(LanguageModel):
     [3, 3]
     """
 
+    axes = LanguageModel.axes | {"acc": percent_axis("Accuracy", "accuracy of the next token")}
     net: GPTNet
 
     def __init__(

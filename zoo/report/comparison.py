@@ -1,6 +1,5 @@
 """The page that compares runs, and the picture of their curves."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -10,14 +9,14 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from callbacks.figures.axis import Axis
-from callbacks.figures.curves import draw_bars, draw_lines, epochs_of, split_of
-from callbacks.figures.style import GRAY, add_axes, heading, save_figure
+from callbacks.figures.curves import bars_height, draw_bars, draw_lines, epochs_of, split_of
+from callbacks.figures.style import GRAY, add_axes, heading, save_figure, shorten
 from callbacks.runtime.duration import duration
 from zoo.report import curves, galleries
 from zoo.report.images import Images
-from zoo.report.page import headline, introduction, state, take_sections
+from zoo.report.page import first_sentence, headline, introduction, state, take_sections
 from zoo.report.render import render, write_page
-from zoo.report.run import Run, find_run, read_run
+from zoo.report.run import Run, find_run, place_of, read_run
 from zoo.report.settings import between
 from zoo.report.svg import variable
 
@@ -90,20 +89,42 @@ def common_metrics(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Axis]
     if not shared or counts[shared[0]] < len(runs):
         each = "; ".join(f"{name}: {_listed(found)}" for name, found in zip(names, owned, strict=True))
         raise ValueError(f"the runs have no metric in common ({each}): expected one that all have; compare other runs")
-    return {metric: _axis(metric, runs) for metric in shared}
+    return {metric: _axis(metric, runs, names) for metric in shared}
 
 
 def _metrics_of(run: Run) -> dict[str, str]:
     """The metrics of a run without their split, each with its unit, in the order of its axes; "" if it does not say."""
     found = {name.removeprefix(f"{split_of(name)}/") for name in run.metrics.names}
     ordered = [name for name in run.axes if name in found] + sorted(found - set(run.axes))
-    return {name: _axis(name, [run]).label if name in run.axes else "" for name in ordered}
+    return {name: run.axes[name].label.partition("\n")[0] if name in run.axes else "" for name in ordered}
 
 
-def _axis(metric: str, runs: Sequence[Run]) -> Axis:
-    """The axis of a metric by the first run that has one, without what it tells of that run only."""
-    axis = next((run.axes[metric] for run in runs if metric in run.axes), Axis(metric, metric))
-    return axis._replace(label=axis.label.partition("\n")[0])
+def _axis(metric: str, runs: Sequence[Run], names: Sequence[str]) -> Axis:
+    """The axis of a metric by the first run that has one, and what each run remarks on it, such as smoothed labels."""
+    axes = {name: run.axes[metric] for name, run in zip(names, runs, strict=True) if metric in run.axes}
+    remarks: dict[str, list[str]] = {}  # each with the runs whose remark it is
+    for name, axis in axes.items():
+        remarks.setdefault(axis.label.partition("\n")[2], []).append(name)
+    told = [
+        f"{remark} {', '.join(whose)}" if len(whose) < len(runs) else remark
+        for remark, whose in remarks.items()
+        if remark
+    ]
+    axis = next(iter(axes.values()), Axis(metric, metric))
+    return axis._replace(label="\n".join([axis.label.partition("\n")[0], *told]))
+
+
+def data_of(run: Run) -> tuple[Any, ...]:
+    """What tells data apart: the class, and those of its arguments that are names, such as a folder."""
+    data = run.config.get("data") or {}
+    arguments = data.get("init_args") or {}
+    names = {key: value for key, value in arguments.items() if isinstance(value, str)}
+    return data.get("class_path"), tuple(sorted(names.items()))
+
+
+def share_data(runs: Sequence[Run]) -> bool:
+    """Whether runs have the same data, so that one of them can be the best."""
+    return len({data_of(run) for run in runs}) < 2
 
 
 def _listed(found: dict[str, str]) -> str:
@@ -113,12 +134,18 @@ def _listed(found: dict[str, str]) -> str:
 def comparison(runs: Sequence[Run], names: Sequence[str], shared: dict[str, Axis]) -> str:
     """The page as HTML."""
     images = Images()
+    complete = [metric for metric, axis in shared.items() if not axis.part_of]
+    introductions = {run.recipe: place for place, run in reversed(list(enumerate(runs)))}  # each told once
     return render(
         "compare.html.j2",
         title=", ".join(names),
-        runs=[_about(run, name, place) for place, (run, name) in enumerate(zip(runs, names, strict=True))],
-        plots=curves.overlaid(runs, names, list(shared), shared),
+        runs=[
+            _about(run, name, place, result, introductions[run.recipe] == place)
+            for place, (run, name, result) in enumerate(zip(runs, names, results(runs, shared), strict=True))
+        ],
+        plots=curves.overlaid(runs, names, complete, shared),
         figures=figures(runs, shared),
+        same_data=share_data(runs),
         differs=between(runs),
         names=names,
         classes=classes(runs),
@@ -130,22 +157,32 @@ def comparison(runs: Sequence[Run], names: Sequence[str], shared: dict[str, Axis
     )
 
 
-def _about(run: Run, name: str, place: int) -> dict[str, str]:
+def results(runs: Sequence[Run], shared: dict[str, Axis]) -> list[str | None]:
+    """The metric by which each run is told: for all of them the same one, on the same split, if they have one."""
+    found = [headline(run) for run in runs]
+    metrics = [metric for metric in shared if metric != "loss"] + [metric for metric in shared if metric == "loss"]
+    common = [f"{split}/{metric}" for metric in metrics for split in ("test", "val", "train")]
+    for name in (*found, *common):
+        if name is not None and all(run.metrics.last(name) is not None for run in runs):
+            return [name] * len(runs)
+    return found
+
+
+def _about(run: Run, name: str, place: int, metric: str | None, introduced: bool) -> dict[str, str]:
     """A row of the table of runs."""
-    metric = headline(run)
     value = None if metric is None else run.metrics.last(metric)
     seconds, tflop, parameters = (run.facts.get(key) for key in ("seconds", "tflop", "parameters"))
     return {
         "name": name,
         "color": variable(curves.RUN_COLORS[place]),
-        "intro": introduction(run),
+        "intro": first_sentence(introduction(run)) if introduced else "",
         "state": state(run),
         "metric": metric or "",
         "value": "" if metric is None or value is None else curves.value_text(metric, value, run.axes),
         "time": duration(seconds) if seconds else "",
         "work": f"{tflop:.3g} TFLOP" if tflop else "",
         "parameters": f"{parameters:,}".replace(",", "\u202f") if parameters else "",
-        "folder": os.path.relpath(run.folder),
+        "folder": place_of(run.folder),
     }
 
 
@@ -156,10 +193,12 @@ def figures(runs: Sequence[Run], shared: dict[str, Axis]) -> list[dict[str, Any]
         for split in ("test", "val", "train", ""):
             name = f"{split}/{metric}" if split else metric
             values = [run.metrics.last(name) for run in runs]
+            having = [run for run, value in zip(runs, values, strict=True) if value is not None]
             known = [value for value in values if value is not None]
             if len(known) < 2:
                 continue
-            best = (max if axis.better == "max" else min)(known) if axis.better and split != "train" else None
+            has_best = axis.better and split != "train" and share_data(having)
+            best = (max if axis.better == "max" else min)(known) if has_best else None
             cells = [
                 {
                     "text": "" if value is None else axis.text.format(axis.factor * value),
@@ -184,23 +223,31 @@ def classes(runs: Sequence[Run]) -> dict[str, Any] | None:
 
 def draw(runs: Sequence[Run], names: Sequence[str], shared: dict[str, Axis]) -> Figure:
     """The curves of all runs: a panel for each metric that a training logs, and one key for all."""
-    panels = {metric: curves.curves_of_runs(runs, names, metric) for metric in shared}
+    panels = {metric: curves.curves_of_runs(runs, names, metric) for metric in shared if not shared[metric].part_of}
     panels = {metric: (over, found) for metric, (over, found) in panels.items() if found}
-    wide, tall, head = 5.6, 3.7, 0.6 + 0.2 * (-(-len(runs) // 3))
+    wide, head = 5.6, 0.6 + 0.2 * (-(-len(runs) // 3))
     columns = min(PANELS_PER_ROW, max(len(panels), 1))
-    rows = max(-(-len(panels) // columns), 1)
-    figure = Figure((wide * columns, head + tall * rows), facecolor="white")
-    heading(figure, "Runs compared", "validation drawn through, training dashed, test dotted")
+    heights = [bars_height(found) if epochs_of(found) < 2 else 2.85 for _, found in panels.values()] or [1.0]
+    rows = [1.1 + max(heights[i : i + columns]) for i in range(0, len(heights), columns)]
+    figure = Figure((wide * columns, head + sum(rows)), facecolor="white")
+    heading(
+        figure,
+        "Runs compared",
+        "validation drawn through with filled points, training dashed with hollow ones, test dotted",
+    )
     width, height = figure.get_size_inches()
     for place, name in enumerate(names):
         color = curves.RUN_COLORS[place]
         x, y = 0.15 + (place % 3) * (width - 0.2) / 3, height - 0.72 - 0.2 * (place // 3)
         figure.text(x / width, y / height, f"━ {name}".replace("$", r"\$"), color=color, size=9, weight="bold")
-    for place, (metric, (over, found)) in enumerate(panels.items()):
+    for place, ((metric, (over, found)), tall) in enumerate(zip(panels.items(), heights, strict=False)):
         row, column = divmod(place, columns)
-        axes = add_axes(figure, 0.8 + column * wide, (rows - 1 - row) * tall + 0.5, wide - 1.0, tall - 0.85)
-        axes.set_title(shared[metric].title, loc="left", weight="bold")
-        (draw_bars if epochs_of(found) < 2 else draw_lines)(axes, found, shared[metric], over)
+        axes = add_axes(figure, 0.8 + column * wide, sum(rows[row:]) - 0.6 - tall, wide - 1.0, tall)
+        label, _, remarks = shared[metric].label.partition("\n")
+        axes.set_title(shared[metric].title, loc="left", weight="bold", pad=18 if remarks else 6)
+        text = shorten(remarks.replace("\n", ", "), 75).replace("$", r"\$")
+        axes.annotate(text, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", size=9, color=GRAY)
+        (draw_bars if epochs_of(found) < 2 else draw_lines)(axes, found, shared[metric]._replace(label=label), over)
     if not panels:
         figure.text(0.5, 0.4, "no curves", color=GRAY, ha="center")
     return figure

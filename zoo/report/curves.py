@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from callbacks.figures.axis import Axis
-from callbacks.figures.curves import LINES, Curve, best_epoch, by_metric, split_of
+from callbacks.figures.curves import LINES, Curve, best_epoch, by_metric, split_of, without_parts
 from callbacks.figures.style import BLACK, BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from zoo.report.metrics import Metrics
 from zoo.report.run import Run
-from zoo.report.svg import panel, variable
+from zoo.report.svg import panel, parts_panel, variable
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 RUN_COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GRAY)  # of the runs of a comparison
@@ -50,15 +50,22 @@ def value_text(name: str, value: float, axes: Mapping[str, Axis]) -> str:
 
 
 def plots_of(run: Run) -> list[Plot]:
-    """A plot for each metric of a training, over the epochs; over the steps where an epoch has several values."""
+    """A plot for each metric of a training, over the epochs; over the steps where an epoch has several values.
+
+    Parts of a metric share a plot of their last values.
+    """
     found = []
-    for number, (metric, (axis, curves)) in enumerate(by_metric(run.metrics.steps, run.axes).items()):
+    panels, parts = without_parts(by_metric(run.metrics.steps, run.axes), run.axes)
+    for number, (metric, (axis, curves)) in enumerate(panels.items()):
         names = [f"{split}/{metric}" if split else metric for split in LINES]
         names = [name for name in names if name in run.metrics.steps]
         over = "epoch" if all(name in run.metrics.history for name in names) else "step"
         if over == "epoch":
             curves = [c._replace(values=run.metrics.history[name]) for c, name in zip(curves, names, strict=True)]
         found.append(_plot(axis, curves, over, f"plot{number}"))
+    for number, one in enumerate(parts):
+        svg, label, _ = parts_panel(one, f"parts{number}")
+        found.append(Plot(one.axis.title, label, svg, []))
     return found
 
 
@@ -117,7 +124,7 @@ def figures_of(run: Run) -> list[dict[str, Any]]:
     metrics, axes = run.metrics, run.axes
     rows = []
     for metric, (axis, _) in by_metric({name: {} for name in metrics.names}, axes).items():
-        row: dict[str, Any] = {"title": axis.title, "name": metric, "splits": {}}
+        row: dict[str, Any] = {"title": axis.title, "name": metric, "splits": {}, "is_part": bool(axis.part_of)}
         for split in LINES:
             name = f"{split}/{metric}" if split else metric
             if (value := metrics.last(name)) is None:

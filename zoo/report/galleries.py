@@ -82,7 +82,7 @@ def _drawn(box: dict[str, Any], item: dict[str, Any], classes: dict[str, int]) -
     width, height = item["width"], item["height"]
     x0, x1 = (min(max(float(edge), 0.0), width) for edge in box["box"][::2])
     y0, y1 = (min(max(float(edge), 0.0), height) for edge in box["box"][1::2])
-    place = {"x": x0, "y": y0, "w": x1 - x0, "h": y1 - y0, "at_edge": x0 > 0.7 * width}
+    place = {"x": x0, "y": y0, "w": x1 - x0, "h": y1 - y0, "at_edge": x0 > 0.7 * width, "limit": width}
     return {**box, **place, "color": classes[box["class"]] % NUM_COLORS}
 
 

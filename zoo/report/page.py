@@ -1,5 +1,6 @@
 """The page on one run."""
 
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,11 @@ from zoo.command.recipes import Expect
 from zoo.report import curves, galleries
 from zoo.report.images import Images
 from zoo.report.render import render, write_page
-from zoo.report.run import Run, read_run
+from zoo.report.run import Run, place_of, read_run
 from zoo.report.settings import from_recipe
 
 NAME = "report.html"  # in the run folder
+PRECISIONS = {"64": "64-bit", "32": "32-bit", "16": "16-bit", "bf16": "bfloat16"}  # of the Trainer
 STATES = {"finished": "finished", "interrupted": "interrupted", "failed": "failed", "running": "running"}
 
 
@@ -40,7 +42,8 @@ def report(run: Run) -> str:
     return render(
         "report.html.j2",
         title=run.recipe,
-        intro=introduction(run),
+        intro=first_sentence(introduction(run)) if run.facts.get("own_data") else introduction(run),
+        data=own_data(run),
         state=state(run),
         tiles=tiles(run),
         facts=facts(run),
@@ -81,6 +84,30 @@ def introduction(run: Run) -> str:
     return recipe_title(recipes.find(run.recipe)) if run.recipe in recipes.names() else ""
 
 
+def own_data(run: Run) -> str:
+    """What is known of data of one's own, of which the recipe tells nothing; "" for those of the recipe."""
+    if not run.facts.get("own_data"):
+        return ""
+    arguments = (run.config.get("data") or {}).get("init_args") or {}
+    known = [value for key, value in arguments.items() if isinstance(value, str) and key != "data_dir"]
+    counts = dict(run.facts.get("data_sizes") or {})
+    for content in [content for kind in ("confusion", "detected") for content in galleries.by_split(run, kind)]:
+        names = {"classes": len(content.get("classes", ()))} if "matrix" in content else {}
+        seen = sum(map(sum, content["matrix"])) if names else content.get("seen", 0)
+        counts = names | {galleries.split_name(content): seen} | counts
+    told = [f"{name}: {number:,}".replace(",", "\u202f") for name, number in counts.items()]
+    return f"Data: {', '.join(known)}" + (f" ({', '.join(told)})" if told else "")
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a text.
+
+    >>> first_sentence("A net for images of 3.5 cm: `zoo fit x`. It is small.")
+    'A net for images of 3.5 cm: `zoo fit x`.'
+    """
+    return re.split(r"(?<=\.)\s+(?=[A-Z`])", text, maxsplit=1)[0]
+
+
 def recipe_title(path: Path) -> str:
     """The comment that a recipe begins with, on one line."""
     lines = []
@@ -100,8 +127,8 @@ def state(run: Run) -> str:
 
 
 def expectation(run: Run) -> Expect | None:
-    """What the recipe was to reach, if it says that."""
-    content = run.config.get("expect")
+    """What the recipe was to reach, if it says that; it does not belong to data of one's own."""
+    content = None if run.facts.get("own_data") else run.config.get("expect")
     try:
         return Expect(**content) if isinstance(content, dict) else None
     except (TypeError, ValueError):
@@ -140,14 +167,28 @@ def tiles(run: Run) -> list[dict[str, str]]:
     return made
 
 
+def plain_machine(device: str) -> str:
+    """A machine as the recorder writes it down, in plain English.
+
+    >>> plain_machine("AMD EPYC, 1 thread(s), AVX2, 32-true"), plain_machine("2 x NVIDIA H100, bf16-mixed")
+    ('AMD EPYC, 1 thread, AVX2, 32-bit precision', '2 x NVIDIA H100, bfloat16 mixed precision')
+    """
+    device = re.sub(r"\b1 thread\(s\)", "1 thread", device).replace("thread(s)", "threads")
+    return re.sub(
+        r"\b(\w+)-(true|mixed)$",
+        lambda found: f"{PRECISIONS.get(found[1], found[1])}{' mixed' * (found[2] == 'mixed')} precision",
+        device,
+    )
+
+
 def facts(run: Run) -> list[tuple[str, str]]:
     """What else is known of a run, by name."""
     given = run.facts
     rows = [
         ("recipe", run.recipe),
         ("command", "" if run.command is None else f"zoo {shlex.join(run.command)}"),
-        ("run", "/".join(run.folder.resolve().parts[-4:])),
-        ("machine", given.get("device", "")),
+        ("run", place_of(run.folder)),
+        ("machine", plain_machine(str(given.get("device", "")))),
         ("versions", given.get("versions", "")),
         ("commit", given.get("commit", "")),
         ("started", given.get("started", "")),

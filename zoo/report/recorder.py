@@ -3,6 +3,7 @@
 import json
 import platform
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning
@@ -49,10 +50,12 @@ class Recorder(Callback):
         if not trainer.is_global_zero:
             return
         parameters = list(pl_module.parameters())
+        differs = found["differs"] if "differs" in found else differences(self.cli)
         self.facts = {
             "recipe": found.get("recipe", recipes.name_of(self.cli.recipe)),
             "title": found.get("title", recipe_title(self.cli.recipe)),
-            "differs": found.get("differs", differences(self.cli)),
+            "differs": differs,
+            "own_data": found.get("own_data", are_other_data(differs)),
             "started": found.get("started", time.strftime("%Y-%m-%d %H:%M")),
             "device": device(trainer),
             "versions": f"python {platform.python_version()}, torch {torch.__version__}, torchvision "
@@ -90,6 +93,25 @@ class Recorder(Callback):
         }
         with atomic_write(self.path) as temporary:
             temporary.write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
+
+
+def are_other_data(differs: Iterable[Sequence[Any]]) -> bool:
+    """Whether settings that differ from the recipe's name other data, to which its target does not belong.
+
+    Files, folders, classes and the like are named by words, amounts and sizes by numbers; `data_dir` says only where
+    the same data are.
+
+    >>> are_other_data([("data.batch_size", 8, 16), ("data.data_dir", None, "mine"), ("data.seed", None, 1)])
+    False
+    >>> are_other_data([("data.folder", "bccd", "cells")])
+    True
+    """
+    named = {key for key, *values in differs if any(map(_is_word, values))}
+    return any(key == "data" or key.rpartition(".")[0] == "data" for key in named - {"data.data_dir"})
+
+
+def _is_word(value: Any) -> bool:
+    return any(isinstance(one, str) and one != "" for one in (value if isinstance(value, list | tuple) else [value]))
 
 
 def differences(cli: ZooCLI) -> list[tuple[str, Any, Any]]:

@@ -130,6 +130,12 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def place_of(folder: Path) -> str:
+    """Where a run is: from here if it is below, else from the root."""
+    folder, here = folder.resolve(), Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file; empty if there is none that can be read."""
     try:

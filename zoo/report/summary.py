@@ -8,14 +8,18 @@ from pathlib import Path
 from callbacks.figures.curves import split_of
 from callbacks.monitors.curves import axes_of, epoch_metrics
 from callbacks.runtime.duration import duration
+from datamodules.loader import num_samples
 from zoo import trust
+from zoo.classification.base import Classifier
 from zoo.command import recipes
 from zoo.command.lightning_cli import ZooCLI
 from zoo.report.curves import value_text
 from zoo.report.page import write_report
-from zoo.report.recorder import Recorder
+from zoo.report.recorder import Recorder, are_other_data, differences
+from zoo.report.run import FACTS, read_json
 
 WIDTH = 19  # letters of the names
+MAX_OTHERS = 2  # metrics beside the loss
 SHOWN = {"fit": ("val", "test", "train"), "validate": ("val",), "test": ("test",)}  # splits, the most telling first
 
 
@@ -29,10 +33,10 @@ def summarize(cli: ZooCLI, verb: str) -> None:
     found = figures(cli, verb)  # a collective call
     if not cli.trainer.is_global_zero:
         return
+    page = try_report(cli.folder)  # first, as nobody may be there to read the lines
     say("result", found)
-    page = try_report(cli.folder)
     say("report" if page else "run folder", os.path.relpath(page or cli.folder))
-    say("next", next_command(cli))
+    say("next", next_command(cli, to_test=verb == "fit" and has_own_data(cli)))
 
 
 def try_report(folder: Path) -> Path | None:
@@ -54,15 +58,17 @@ def say(name: str, text: object) -> None:
 
 
 def figures(cli: ZooCLI, verb: str) -> str:
-    """The last value of each metric, whether the target is met, and after a training what it took."""
-    axes, expect = axes_of(cli.model), cli.config_init.get("expect")
+    """The last values of the main metrics, whether the target is met, and after a training what it took."""
+    axes, expect = axes_of(cli.model), None if has_own_data(cli) else cli.config_init.get("expect")
     values = {name: float(value) for name, value in epoch_metrics(cli.trainer).items()}
     found = [[name for name in values if split_of(name) == split] for split in SHOWN[verb]]
     names = next((some for some in found if some), [])  # of training only where there is nothing else
     known = [f"{split_of(name)}/{metric}" for name in names[:1] for metric in axes]
     target_metric = expect.metric if expect is not None else ""
     names = [name for name in known if name in names] or sorted(names)  # those that the module says something about
-    names.sort(key=lambda name: (name != target_metric, name.endswith("/loss")))
+    losses = [name for name in names if name.endswith("/loss")]
+    others = sorted((name for name in names if name not in losses), key=lambda name: name != target_metric)
+    names = sorted([*others[:MAX_OTHERS], *losses], key=lambda name: name != target_metric)
     parts = [f"{name} {value_text(name, values[name], axes)}" for name in names]
     if expect is not None and expect.metric in names:
         target = value_text(expect.metric, expect.target, axes)
@@ -73,14 +79,26 @@ def figures(cli: ZooCLI, verb: str) -> str:
     return ", ".join(parts) or "no metric was logged"
 
 
-def next_command(cli: ZooCLI) -> str:
-    """The command that makes use of what was trained, or that looks at it."""
+def has_own_data(cli: ZooCLI) -> bool:
+    """Whether the data are others than the recipe's, to which its target belongs."""
+    return bool(read_json(cli.folder / FACTS).get("own_data")) or are_other_data(differences(cli))
+
+
+def next_command(cli: ZooCLI, to_test: bool = False) -> str:
+    """The command that makes use of what was trained, or that looks at it.
+
+    Args:
+        cli: of the command.
+        to_test: whether a test comes first, where the data have a part for it.
+    """
     model, data = cli.model, cli.datamodule
     run = shlex.quote(os.path.relpath(cli.folder))
     checkpoints = any((cli.folder / "checkpoints").glob("*.ckpt"))
-    classifies = hasattr(model, "detect") or hasattr(model, "num_classes")
+    classifies = hasattr(model, "detect") or isinstance(model, Classifier)
     if not checkpoints:
         command = f"zoo report {run}"
+    elif to_test and "test" in data.datasets and num_samples(data.datasets["test"]):
+        command = f"zoo test {run}"
     elif hasattr(model, "generate") and hasattr(data, "tokenizer"):
         command = f"zoo generate {run}"
     elif hasattr(data, "tokenizer") and data.tokenizer.token_to_id("[MASK]") is not None:

@@ -8,6 +8,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -18,7 +19,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from callbacks.figures.axis import Axis
-from callbacks.figures.curves import Curve, draw_bars, draw_lines, epochs_of, label_of
+from callbacks.figures.curves import (
+    PARTS_LEFT,
+    Curve,
+    Parts,
+    bars_height,
+    draw_bars,
+    draw_lines,
+    draw_parts,
+    epochs_of,
+    label_of,
+)
 from callbacks.figures.style import COLORS, GRAY, GRID, add_axes
 from zoo.report.render import environment
 
@@ -27,7 +38,7 @@ WIDTH, HEIGHT = 4.6, 2.7  # inches of a figure; it is scaled to the width that t
 MAX_COLUMNS = 120  # under the pointer; of more epochs only some are told
 LETTER = 4.6  # points: about the width of a letter of what is told
 # A color -> its name in the style sheet, which has another value of it on a dark page.
-VARIABLES = {"#000000": "ink", GRAY.lower(): "muted", GRID.lower(): "grid"} | {
+VARIABLES = {"#000000": "ink", "#ffffff": "card", GRAY.lower(): "muted", GRID.lower(): "grid"} | {
     color.lower(): f"c{number}" for number, color in enumerate(COLORS)
 }
 
@@ -57,20 +68,41 @@ def panel(axis: Axis, curves: Sequence[Curve], over: str, key: str) -> Panel:
         over: what the values are counted by, "epoch" or "step".
         key: another one for each plot of a page.
     """
-    # Every point as it is, text as text, and ids that are the same each time.
-    with matplotlib.rc_context({"path.simplify": False, "svg.fonttype": "none", "svg.hashsalt": key}):
-        figure = Figure((WIDTH, HEIGHT))
-        axes = add_axes(figure, 0.55, 0.42, WIDTH - 0.65, HEIGHT - 0.5)
-        few = epochs_of(curves) < 2
+    few = epochs_of(curves) < 2
+    height = bars_height(curves) + 0.5 if few else HEIGHT
+    with _style(key):
+        figure = Figure((WIDTH, height))
+        axes = add_axes(figure, 0.55, 0.42, WIDTH - 0.65, height - 0.5)
         (draw_bars if few else draw_lines)(axes, curves, axis, over)
         label = (axes.get_xlabel() if few else axes.get_ylabel()).replace(r"\$", "$")
         axes.set(ylabel="", **({"xlabel": ""} if few else {}))
         pointer = "" if few else _columns(axes, curves, axis, over)
-        file = io.StringIO()
-        about = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=about)
-    summary = f"{axis.title}, {' '.join(label.split())}: " + "; ".join(label_of(curve, axis) for curve in curves)
-    return Panel(_inline(file.getvalue(), summary, pointer), label, summary)
+        summary = f"{axis.title}, {' '.join(label.split())}: " + "; ".join(label_of(curve, axis) for curve in curves)
+        return Panel(_inline(_text(figure), summary, pointer), label, summary)
+
+
+def parts_panel(parts: Parts, key: str) -> Panel:
+    """Draws the last values of the parts of a metric; the arguments are as for `panel`."""
+    with _style(key):
+        figure = Figure((WIDTH, parts.height + 0.5))
+        axes = add_axes(figure, PARTS_LEFT, 0.42, WIDTH - PARTS_LEFT - 1.2, parts.height)
+        draw_parts(axes, parts)
+        label = axes.get_xlabel().replace(r"\$", "$")
+        axes.set_xlabel("")
+        told = [f"{name} {', '.join(label_of(curve, axis) for curve in curves)}" for name, axis, curves in parts.rows]
+        summary = f"{parts.axis.title}, {label}: {'; '.join(told)}"
+        return Panel(_inline(_text(figure), summary, ""), label, summary)
+
+
+def _style(key: str) -> AbstractContextManager[None]:
+    """Every point as it is, text as text, and ids that are the same each time."""
+    return matplotlib.rc_context({"path.simplify": False, "svg.fonttype": "none", "svg.hashsalt": key})
+
+
+def _text(figure: Figure) -> str:
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return file.getvalue()
 
 
 def variable(color: str) -> str:

@@ -1,4 +1,4 @@
-"""What training buys: the accuracy of a folder's recipes against the work of their training, drawn from the ledger.
+"""What training buys: the accuracy of a folder's recipes, which take about the same work, drawn from the ledger.
 
 A recipe is among them if its `expect` has a `label` and no `rung`, which would put it on a ladder instead.
 """
@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from callbacks.figures.style import BLUE, GRID, ORANGE, add_axes, heading, plain_axes, save_figure
+from callbacks.figures.style import BLUE, GRAY, GRID, add_axes, heading, plain_axes, save_figure
 from zoo.command import recipes
 from zoo.results import ledger
 
-LARGEST = 900.0  # area of the marker of the net with the most parameters, in points squared
-LEADER = "#BBBBBB"  # color of the lines from a marker to its name
-WIDTH, LEFT, PLOT = 10.0, 0.75, 6.2  # of the figure, the left margin and the axes, in inches
+LARGEST = 260.0  # area of the marker of the net with the most parameters, in points squared
+COLUMNS = ("accuracy", "TFLOP", "images/s", "parameters")  # of the numbers at the right
+WIDTH, LEFT, PLOT, COLUMN = 9.6, 2.2, 3.8, 0.85  # of the figure, the names, the axes and a column, in inches
+HEAD, ROW, FOOT = 0.95, 0.3, 0.6  # heights, in inches
 
 
 class Point(NamedTuple):
@@ -41,57 +42,51 @@ def points(folder: str) -> list[Point]:
     return sorted(found, key=lambda point: -point.accuracy)
 
 
-def spread(heights: list[float], gap: float, top: float) -> list[float]:
-    """Moves heights, which fall, apart until neighbors differ by `gap`, keeping their order and about their places.
-
-    >>> spread([3.0, 2.9, 0.0], gap=1.0, top=9.0), spread([3.0, 2.9, 0.0], gap=1.0, top=3.0)
-    ([3.45, 2.45, 0.0], [3.0, 2.0, 0.0])
-    """
-    groups: list[tuple[float, int]] = []  # of heights that touch: their middle, and how many they are
-    for height in heights:
-        groups.append((height, 1))
-        while len(groups) > 1:
-            (above, many), (below, few) = groups[-2:]
-            if above - below >= gap * (many + few) / 2:
-                break
-            groups[-2:] = [((above * many + below * few) / (many + few), many + few)]
-    places: list[float] = []
-    for place in (middle + gap * ((count - 1) / 2 - i) for middle, count in groups for i in range(count)):
-        places.append(min(place, places[-1] - gap if places else top))
-    return places
-
-
 def draw(folder: str) -> Figure:
-    """Accuracy against work, the area of a marker in proportion to the parameters, with the names at the right."""
+    """A row for each recipe, best first: a marker at its accuracy, and what it took as numbers."""
     found = points(folder)
-    height = max(4.5, 1.6 + 0.27 * len(found))
-    figure = Figure((WIDTH, height), facecolor="white")
+    tall = ROW * len(found)
+    figure = Figure((WIDTH, HEAD + tall + FOOT), facecolor="white")
     heading(
         figure,
         f"{folder}: what training buys",
-        "Test accuracy at the last epoch, work of training; the area of a marker is the number of parameters",
+        "Test accuracy at the last epoch; the area of a marker is in proportion to the number of parameters",
     )
-    axes = add_axes(figure, LEFT, 0.6, PLOT, height - 1.4)
-    plain_axes(axes)
-    most = max(point.parameters for point in found)
+    axes = add_axes(figure, LEFT, FOOT, PLOT, tall)
+    plain_axes(axes, grid=False)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines["left"].set_visible(False)
     low, high = min(point.accuracy for point in found), max(point.accuracy for point in found)
-    margin = 0.08 * (high - low) + 0.3
-    axes.set_ylim(low - margin, high + margin)
-    axes.set_xlim(0, 1.08 * max(point.tflop for point in found))
-    axes.grid(axis="x", color=GRID, linewidth=0.8)
-    axes.set(xlabel="work of training, in TFLOP", ylabel="test accuracy, %")
-    per_inch = (high - low + 2 * margin) / (height - 1.4)
-    places = spread([point.accuracy for point in found], gap=0.25 * per_inch, top=high + margin)
-    edge = axes.get_xlim()[1]
-    for rank, (point, place) in enumerate(zip(found, places, strict=True)):
-        color = ORANGE if rank == 0 else BLUE
+    margin = 0.06 * (high - low) + 0.3
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_yticks(range(len(found)), [point.label.replace("$", r"\$") for point in found])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("test accuracy, %")
+    most = max(point.parameters for point in found)
+    for rank, point in enumerate(found):
         area = max(12.0, LARGEST * point.parameters / most)
-        axes.scatter(point.tflop, point.accuracy, s=area, color=color, alpha=0.6, linewidths=0)
-        axes.plot(
-            [point.tflop, edge, 1.02 * edge], [point.accuracy, place, place], color=LEADER, linewidth=0.6, clip_on=False
-        )
-        text = f"{point.accuracy:.1f}  {point.label} ({_short(point.parameters)})"
-        axes.text(1.03 * edge, place, text, va="center", size=9, color="black")
+        axes.scatter(point.accuracy, rank, s=area, color=BLUE, alpha=0.75, linewidths=0, clip_on=False)
+    numbers = [
+        (f"{p.accuracy:.1f} %", f"{p.tflop:.3g}", ledger.summarize_recipe(p.recipe)["samples/s"], _short(p.parameters))
+        for p in found
+    ]
+    for place, (name, column) in enumerate(zip(COLUMNS, zip(*numbers, strict=True), strict=True)):
+        x = 1 + COLUMN * (place + 1) / PLOT  # of the axes
+        for rank, text in enumerate((name, *column), -1):
+            color, size = (GRAY, 8) if rank < 0 else ("black", 9)
+            y = rank if rank >= 0 else -0.5 - 0.15 / ROW
+            axes.text(
+                x,
+                y,
+                text,
+                transform=axes.get_yaxis_transform(),
+                ha="right",
+                va="center_baseline",
+                color=color,
+                size=size,
+            )
     return figure
 
 

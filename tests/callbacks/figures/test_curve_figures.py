@@ -81,6 +81,27 @@ def test_smoothed_labels_are_told_where_the_losses_differ_by_them(texts_of, asse
     assert_legible(figure)
 
 
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("count", [4, 30])
+def test_parts_of_a_metric_share_a_panel(texts_of, assert_legible, epochs, count):
+    """The value of each class, the lowest first, and of many the lowest only; the terms of a loss in their order."""
+    axes = dict(AXES)
+    axes |= {f"ap/class {i}": percent_axis(f"AP of class {i}", "AP")._replace(part_of="acc") for i in range(count)}
+    axes |= {name: loss_axis("sum", f"Loss of {name}")._replace(part_of="loss") for name in ("boxes", "objects")}
+    history = {f"val/ap/class {i}": {e: 1 - (i + e) / 100 for e in range(1, epochs + 1)} for i in range(count)}
+    for metric, value in (("acc", 0.5), ("loss", 3.0), ("boxes", 2.0), ("objects", math.nan)):
+        history |= {f"{split}/{metric}": dict.fromkeys(range(1, epochs + 1), value) for split in ("train", "val")}
+    figure = draw(history, axes)
+    titles = [panel.get_title(loc="left") for panel in figure.axes]
+    assert sorted(titles) == ["Accuracy", "Accuracy: its parts", "Loss", "Loss: its parts"]
+    shown = figure.axes[titles.index("Accuracy: its parts")]
+    names = [label.get_text() for label in shown.get_yticklabels()]
+    assert names == [f"class {i}" for i in reversed(range(count))][:20]
+    assert ("the lowest 20 of 30" in shown.get_xlabel()) == (count == 30)
+    assert {"train 2.000", "validation nan"} <= set(texts_of(figure))
+    assert_legible(figure)
+
+
 def test_names_with_dollars_are_no_formulas(assert_legible):
     for course in ({1: 1.0}, {1: 1.0, 2: 2.0}, {1: math.nan, 2: math.nan}):
         assert_legible(draw({"val/x$^$": course, "$^$": course}, {}))

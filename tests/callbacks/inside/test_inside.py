@@ -1,7 +1,7 @@
 """Filters and maps, attention maps, embeddings, and what a transformer passes on: right, and without a trace."""
 
 import json
-import warnings
+import logging
 
 import numpy as np
 import pytest
@@ -43,14 +43,14 @@ def vit() -> ViT:
 
 
 @pytest.fixture
-def said():
-    """A function that runs something and returns its warnings that nothing is drawn."""
+def said(caplog):
+    """A function that runs something and returns its lines that nothing is drawn."""
 
     def run(function) -> list[str]:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
             function()
-        return [str(warning.message) for warning in caught if "draws nothing" in str(warning.message)]
+        return [message for message in caplog.messages if "draws nothing" in message]
 
     return run
 

@@ -9,6 +9,7 @@ import albumentations as A
 import pytest
 import torch
 import torch.nn.functional as F
+from albumentations.pytorch import ToTensorV2
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2.functional import affine, elastic, gaussian_blur
 
@@ -31,6 +32,7 @@ from datamodules.augment.images import (
 )
 from datamodules.batches import Labelled
 from datamodules.boxes.shapes import Shapes
+from datamodules.images.digits import Digits
 from helpers import Synthetic, fingerprint_of_global_randomness, record
 
 H, W = 9, 13
@@ -329,14 +331,33 @@ def test_albumentations_draws_anew_for_each_batch_of_one_generator():
 @pytest.mark.parametrize(
     ("transforms", "message"),
     [
-        ([A.Resize(5, 5)], r"make uint8 \(5, 5, 3\) of uint8 \(9, 13, 3\): expected the same .* size of the data"),
-        ([A.Normalize()], r"make float32 \(9, 13, 3\) .* leave out Normalize"),
+        (
+            [A.Resize(5, 5)],
+            r"Resize make uint8 \(5, 5, 3\) of uint8 \(9, 13, 3\): expected uint8 \(9, 13, 3\).* end at the size",
+        ),
+        ([A.Normalize()], r"Normalize make float32 \(9, 13, 3\) .* leave out Normalize"),
     ],
 )
 def test_albumentations_that_change_size_or_type_are_one_clear_error(transforms, message):
     with pytest.raises(ValueError, match=message) as caught:
         apply(Albumentations(transforms), images(2))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "transforms",
+    [
+        [A.Normalize(p=0.5)],
+        [A.HorizontalFlip(), A.Resize(24, 24)],
+        [ToTensorV2()],
+        [A.ToFloat(), A.FromFloat("uint8", 1)],
+    ],
+)
+def test_albumentations_of_another_type_size_or_range_are_refused_before_training(transforms):
+    data = Digits(augment=[Albumentations(transforms)])
+    names = ", ".join(type(transform).__name__ for transform in transforms)
+    with pytest.raises(ValueError, match=f"the transforms {names} make .*leave out Normalize"):
+        data.setup("fit")
 
 
 @pytest.mark.parametrize(

@@ -256,11 +256,11 @@ class TestBadFiles:
             ("a.json", '{"x": {"filename": "a.jpg", "regions": [{"shape_attributes": {"name": "point"},'
              ' "region_attributes": {"kind": "cat"}}]}}', "a region is a point"),
             ("a.json", '{"x": {"filename": "a.jpg", "regions": [{"shape_attributes": {"name": "circle", "cx": 5,'
-             ' "cy": 5, "r": 2}, "region_attributes": {"kind": "cat", "color": "red"}}]}}', "expected one, or"),
+             ' "cy": 5, "r": 2}, "region_attributes": {"kind": "cat", "color": "red"}}]}}', "expected one; name the"),
             ("a.json", '{"x": {"filename": "a.jpg", "regions": [{"shape_attributes": {"name": "circle", "cx": 5,'
              ' "cy": 5, "r": 2}, "region_attributes": {"kind": ""}}]}}', "expected exactly one name"),
             ("a.csv", "", "no row of boxes"),
-            ("a.csv", "split,image_id\ntrain,a", "no column 'width'"),
+            ("a.csv", "split,image_id\ntrain,a", "no column 'class': expected filename or image_id"),
             ("a.csv", "image_id,width,height,class,xmin,ymin,xmax,ymax\na,64,48,cat,1,2,x,9", "that is not a box"),
             ("a.csv", "image_id,width,height,class,xmin,ymin,xmax,ymax\na,64,48,cat,1,2", "that is not a box"),
             ("a.csv", "filename,region_shape_attributes,region_attributes\na.jpg,{,{}", "cannot be read as an export"),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from datamodules import files
 from datamodules.augment.images import ImageAugmentation
@@ -402,10 +402,13 @@ def epochs_of(data: ImageFolder, count: int = 1) -> list[torch.Tensor]:
 
 @pytest.fixture
 def equal_images(tmp_path):
+    """Equal pixels in files that are no copies of each other."""
     for name in ("bird", "cat"):
         (tmp_path / "equal" / name).mkdir(parents=True)
         for i in range(8):
-            draw_picture(0).save(tmp_path / "equal" / name / f"{i}.png")
+            remark = PngImagePlugin.PngInfo()
+            remark.add_text("number", f"{i} of {name}")
+            draw_picture(0).save(tmp_path / "equal" / name / f"{i}.png", pnginfo=remark)
     return tmp_path / "equal"
 
 

@@ -16,7 +16,7 @@ from datamodules import duplicates
 from datamodules.duplicates import MIDDLE, same_images
 from datamodules.images import image_files
 from datamodules.images.image_files import LOOKED_AT
-from datamodules.images.image_folder import ImageFolder, keep_copies_together
+from datamodules.images.image_folder import ImageFolder
 from datamodules.passes import Drawn
 from helpers import draw_picture, record
 
@@ -150,20 +150,37 @@ def test_groups_are_those_of_equal_content(tmp_path_factory, files):
     assert found == {group for group in equal.values() if len(group) > 1}
 
 
-def test_copies_stay_together_unless_a_class_had_nothing_left_to_test_on(tmp_path, capfd):
-    def path(name: str, content: str) -> Path:
-        (tmp_path / name).write_text(content)
-        return tmp_path / name
+def copy(folder: Path, number: int, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        draw_picture(number).save(folder / name)
 
-    splits = {
-        "train": [(path("a", "one"), 0), (path("b", "two"), 1)],
-        "val": [(path("c", "one"), 0), (path("d", "three"), 0), (path("e", "two"), 1)],
-        "test": [(path("f", "one"), 0), (path("g", "four"), 0), (path("h", "five"), 1)],
-    }
-    keep_copies_together(splits)
-    names = {split: "".join(path.name for path, _ in samples) for split, samples in splits.items()}
-    assert names == {"train": "abcf", "val": "de", "test": "gh"}  # e is the only one of its class
-    assert "2 images occur more than once" in capfd.readouterr().err
+
+@pytest.mark.parametrize("of_each", [2, 3, 5])
+def test_copies_are_always_in_one_split(tmp_path, capfd, of_each):
+    for label, name in enumerate(("cat", "dog")):
+        for i in range(6):
+            copy(tmp_path, 10 * label + i, *(f"{name}/{i} {number}.png" for number in range(of_each)))
+    copy(tmp_path, 0, "dog/is a cat.png")
+    data = ImageFolder(str(tmp_path), image_size=16)
+    assert "12 images occur more than once" in (said := capfd.readouterr().err)
+    assert "1 of them are in different classes" in said
+    split_of: dict[bytes, set[str]] = {}
+    for split, samples in data.samples.items():
+        for path, _ in samples:
+            split_of.setdefault(path.read_bytes(), set()).add(split)
+    assert [len(splits) for splits in split_of.values()] == [1] * 12
+    assert sum(map(len, data.samples.values())) == 12 * of_each + 1
+    for samples in data.samples.values():
+        assert {label for _, label in samples} == {0, 1}
+
+
+def test_a_class_of_nothing_but_copies_is_refused(tmp_path):
+    for i in range(6):
+        copy(tmp_path, i, f"cat/{i}.png")
+        copy(tmp_path, 10 + i % 2, f"dog/{i}.png")
+    with pytest.raises(ValueError, match=r"class 'dog' has 2 image\(s\), not counting copies: expected 3 or more"):
+        ImageFolder(str(tmp_path), image_size=16)
 
 
 def test_large_jpegs_are_decoded_smaller_but_not_for_transforms_of_ones_own(tmp_path, monkeypatch):
@@ -183,7 +200,8 @@ def test_shrunken_images_keep_the_pixels_between(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for i in range(4):
-            Image.fromarray(pattern.astype(np.uint8)).rotate(90 * i).save(tmp_path / name / f"{name}{i}.png")
+            pattern[0, 0] = 10 * i + len(list(tmp_path.rglob("*.png")))  # no copies
+            Image.fromarray(pattern.astype(np.uint8)).save(tmp_path / name / f"{name}{i}.png")
     data = folder_of(tmp_path, image_size=32, augment=[])
     for split in ("train", "val"):
         image = data.datasets[split][0].image.float()
@@ -246,7 +264,8 @@ def test_workers_say_nothing_about_what_images_people_have(tmp_path, capfd):
     broken = exif.tobytes()[:-8]
     draw_picture(2, (32, 32)).save(folder / "Birnen" / "exif.jpg", exif=broken)
     data = folder_of(folder, num_workers=2)
-    assert "images of 2 classes (Birnen, Äpfel): " in capfd.readouterr().err
+    assert "images of 2 classes (Birnen, Äpfel): " in (said := capfd.readouterr().err)
+    assert "32 x 32 pixels, to which other shapes are stretched" in said
     for split in ("train", "val", "test"):
         assert len(list(data._loader(split))) > 0
     assert capfd.readouterr().err == ""

@@ -97,7 +97,9 @@ def test_a_recipe_means_its_newest_run_and_takes_options(run_folder, monkeypatch
         5,
         "runs/digits/small/" + run_folder.name + "/checkpoints/last.ckpt",
     )
-    Path("attack.png").unlink()
+    assert report["figure"] == f"runs/digits/small/{run_folder.name}/pictures/attack.png"
+    assert Path(report["figure"]).is_file()
+    assert not Path("attack.png").exists()
 
 
 def test_counts():
@@ -110,12 +112,13 @@ def test_counts():
 def test_the_figure_shows_the_change_magnified():
     image, result = np.full((4, 4, 3), 0.5), np.full((4, 4, 3), 0.52)
     item = Attacked(image, result, "cat", ("cat", 0.9), ("dog", 0.6), "dog")
-    figure = attack_figure([item] * 6, 10, "title", "subtitle")
+    figure = attack_figure([item] * 6, 10, "title", "subtitle", about="runs/a/b")
     panels = [axes.images[0].get_array() for axes in figure.axes]
     assert len(panels) == 18
     np.testing.assert_allclose(panels[1], 0.7)
     texts = [text.get_text() for text in figure.texts]
     assert texts.count("change,\n10 times") == 2, "once a row of images"
+    assert texts[-1].endswith("\nruns/a/b")
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,8 @@ def test_remarks_that_lightning_makes_in_every_run_are_left_out(here, caplog):
     caplog.set_level("INFO")
     assert main(["fit", "digits/small", *TINY]) == 0
     assert "GPU available" in caplog.text
+    assert "Total params" in caplog.text
+    assert "flops" not in caplog.text.lower(), "which Lightning does not know"
     assert "`max_epochs=1` reached" in caplog.text
     assert not [known for known in KNOWN_REMARKS if known in caplog.text]
 
@@ -222,6 +224,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_continues_bit_equal(here, capfd):
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130, "".join(lines) + rest
     assert "zoo fit --resume broken" in rest
+    assert "Detected KeyboardInterrupt" not in rest
     steps = torch.load("broken/checkpoints/interrupted.ckpt", weights_only=True)["global_step"]
     assert 20 < steps < 40, "the signal was meant to fall into the second epoch of 20 steps"
     assert main(["fit", "--resume", "broken"]) == 0

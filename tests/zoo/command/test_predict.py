@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from zoo.command.actions.predict import make_predictor, predict
 from zoo.command.main import main
 from zoo.command.sources import image_files, in_threads
 from zoo.detection.yolo import YOLO
+from zoo.inference import ready
 from zoo.inference.predictor import MAX_BATCH, Read
 from zoo.language.bert import BERT
 
@@ -281,3 +283,11 @@ def test_a_text_that_cannot_be_filled_is_refused_in_one_line(bert, capfd):
     ):
         assert main(["fill", *words]) == 2
         assert part in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_classes_are_printed_in_their_own_letters(here, capfd):
+    card, state = ready.read(ready.path_of("digits/small"))
+    data = card.data | {"classes": [f"Säule {i}" for i in range(10)]}
+    ready.write(here / "a.safetensors", replace(card, data=data), state)
+    assert main(["predict", "a.safetensors", "images/a.png"]) == 0
+    assert '"class": "Säule ' in capfd.readouterr().out

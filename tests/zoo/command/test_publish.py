@@ -14,6 +14,7 @@ from datamodules.images.digits import Digits
 from helpers import draw_picture
 from zoo.classification.resnet_mini import ResNetMini
 from zoo.command.actions import publish as verb
+from zoo.command.actions.export import export
 from zoo.command.actions.publish import publish
 from zoo.command.checkpoints import config_of, newest_checkpoint
 from zoo.command.main import main
@@ -67,7 +68,7 @@ def test_a_published_model_is_the_one_of_the_run(run, capfd):
     assert sorted(path.name for path in Path().iterdir()) == ["mine.safetensors", "runs"]
     capfd.readouterr()
     assert main(["test", "digits/small", *QUIET, "--trainer.logger=false"]) == 0  # of the run
-    assert f"{card.result['test/acc']:.10f}" in capfd.readouterr().out
+    assert f"test/acc {100 * card.result['test/acc']:.2f} %" in capfd.readouterr().out
 
 
 def test_a_ready_model_is_found_by_name_and_the_newest_run_goes_before_it(run, capfd):
@@ -95,7 +96,7 @@ def test_a_ready_model_is_found_by_name_and_the_newest_run_goes_before_it(run, c
     assert main(["predict", "digits/small", "a.png"]) == 0
     assert json.loads(capfd.readouterr().out) == results["digits/small@ready"]
     assert main(["test", "digits/small", *QUIET, "--trainer.logger=false"]) == 0
-    assert f"{ready.read_card(path).result['test/acc']:.10f}" in capfd.readouterr().out
+    assert f"test/acc {100 * ready.read_card(path).result['test/acc']:.2f} %" in capfd.readouterr().out
     assert config_of(path) == find("digits/small@ready") == find("digits/small")
     assert main(["publish", "digits/small@ready"]) == 2
     assert "is a ready model already" in capfd.readouterr().err
@@ -136,8 +137,12 @@ def test_a_run_that_does_not_say_its_recipe_is_told_by_an_option(run, capfd):
     assert recipe_of(run) == "digits/small"
     assert recipe_of(Path("/home/runs/elsewhere/runs/mine/20260101-000000")) == "mine"
     shutil.copytree(run, "elsewhere")
+    assert publish("elsewhere", out=Path("a.safetensors"))[1].recipe == "digits/small"  # its run.json says it
+    assert export("elsewhere", "torch").path == Path("small.pt2")
+    Path("elsewhere/run.json").unlink()
     assert main(["publish", "elsewhere", "--out", "a.safetensors"]) == 2
     assert "give --recipe" in capfd.readouterr().err
+    assert export("elsewhere", "torch").path == Path("elsewhere.pt2")
     assert main(["publish", "elsewhere", "--out", "a.safetensors", "--recipe", "digits/small"]) == 0
     assert ready.read_card(Path("a.safetensors")).recipe == "digits/small"
 

@@ -3,25 +3,39 @@
 import csv
 import json
 import os
+import pty
+import select
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 import yaml
 
+from datamodules.images.digits import Digits
 from zoo import trust
 from zoo.command import recipes, run_folder
+from zoo.command.actions import reproduce
 from zoo.command.checkpoints import newest_checkpoint
 from zoo.command.main import main
 from zoo.command.run_folder import claim_run_folder
+from zoo.results import ledger
 
 FIT = ["fit", "digits/small", "--trainer.callbacks", "null", "--trainer.accelerator", "cpu"]
 SHORT = [*FIT, "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "6"]
+SLOW = """
+import sys, time, zoo.command.main, zoo.classification.base as c
+step = c.Classifier.training_step
+def slowly(self, batch, batch_idx): time.sleep(0.1); return step(self, batch, batch_idx)
+c.Classifier.training_step = slowly
+sys.exit(zoo.command.main.main(sys.argv[1:]))
+"""
 SEND = """
 import os, signal
 from lightning import Callback
@@ -102,6 +116,66 @@ def test_a_job_that_is_started_again_goes_on_from_its_newest_whole_checkpoint(he
     assert rows("runs/digits/small/5-2"), "after its end the same command is another run"
 
 
+def test_a_restarted_job_of_several_seeds_goes_on_with_the_one_it_was_at(here, monkeypatch, capfd):
+    """Killed in the second epoch of the second seed: the first is not run again, and each keeps its own folder."""
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setattr(ledger, "LEDGER", here / "results.csv")
+    recipe = recipes.read(recipes.find("digits/small")) | {"seed_everything": 0}
+    recipe["trainer"] = {"max_epochs": 3, "limit_train_batches": 6, "accelerator": "cpu"}
+    Path("quick.yaml").write_text(yaml.safe_dump(recipe))
+    command, begin = ["reproduce", "quick.yaml", "--seeds", "0", "1"], reproduce.Watch.on_train_epoch_start
+    begun = []
+
+    def killed(self, trainer, module):
+        begun.append((os.environ["PL_GLOBAL_SEED"], trainer.current_epoch))
+        if begun[3:] == [("1", 0), ("1", 1)]:
+            raise MemoryError("killed")
+
+    monkeypatch.setattr(reproduce.Watch, "on_train_epoch_start", killed)
+    main(command)
+    kept = {path: path.read_bytes() for path in Path("runs/quick/77").rglob("*") if path.is_file()}
+    assert [row["seed"] for row in ledger.rows()] == ["0"]
+    begun.clear()
+    assert main(command) in (0, 1)
+    assert begun == [("1", 1), ("1", 2)]
+    assert "seed 0 is done" in capfd.readouterr().err
+    assert [row["seed"] for row in ledger.rows()] == ["0", "1"]
+    assert sorted(path.name for path in Path("runs/quick").iterdir()) == ["77", "77-2"]
+    assert kept.keys() == {path for path in Path("runs/quick/77").rglob("*") if path.is_file()}
+    assert all(path.read_bytes() == content for path, content in kept.items() if path.name != "command.json")
+    assert [row["epoch"] for row in rows("runs/quick/77-2") if row["train/acc"]] == ["0", "1", "2"]
+    assert torch.load("runs/quick/77-2/checkpoints/last.ckpt", weights_only=True)["global_step"] == 18
+    monkeypatch.setattr(reproduce.Watch, "on_train_epoch_start", begin)
+    assert main(["reproduce", "quick.yaml", "--seeds", "0", "1", "--trainer.default_root_dir", "mine"]) == 2
+    assert "each needs a folder of its own" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("epochs", "every"), [(2, 5), (3, 2)])
+def test_the_last_epoch_is_saved_also_without_a_validation(here, capfd, epochs, every):
+    options = ["--trainer.max_epochs", str(epochs), "--trainer.check_val_every_n_epoch", str(every)]
+    assert main([*SHORT, *options, "--trainer.default_root_dir", "mine"]) == 0
+    assert torch.load("mine/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6 * epochs
+
+
+def test_a_complete_run_is_left_as_it_is_and_goes_on_with_more_epochs_at_their_rates(here, capfd):
+    monitor = ["--trainer.callbacks", "[{class_path: lightning.pytorch.callbacks.LearningRateMonitor}]"]
+    assert main([*SHORT, *monitor, "--trainer.log_every_n_steps", "1", "--trainer.default_root_dir", "mine"]) == 0
+    files = {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}
+    capfd.readouterr()
+    assert main(["fit", "--resume", "mine"]) == 0
+    (line,) = capfd.readouterr().out.splitlines()
+    assert "complete after 2 epochs, 12 steps" in line
+    assert "--trainer.max_epochs 4" in line
+    assert {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()} == files
+    assert main(["fit", "--resume", "mine", "--trainer.max_epochs", "4"]) == 0
+    assert "24 steps long instead of 12" in capfd.readouterr().err
+    name = next(name for name in rows("mine")[0] if name.startswith("lr-"))
+    rates = [float(row[name]) for row in rows("mine") if row[name]]
+    assert len(rates) == 24
+    assert min(rates[12:]) > 0
+    assert rates[12] == pytest.approx(rates[0] / 0.04 * (1 - 12 / 24) / 0.8, rel=1e-4)  # down from the peak at 0.2
+
+
 def test_a_run_is_not_overwritten(here, capfd):
     into = ["--trainer.default_root_dir", "mine"]
     assert main([*SHORT, *into]) == 0
@@ -119,9 +193,26 @@ def test_a_test_in_the_folder_of_a_run_keeps_its_metrics_and_draws_there(here, c
     after = rows("mine")
     assert [{k: row[k] for k in before[0]} for row in after[: len(before)]] == before
     assert float(after[-1]["test/acc"]) > 0
+    assert (after[-1]["epoch"], after[-1]["step"]) == (before[-1]["epoch"], before[-1]["step"])
     assert Path("mine/pictures/misclassified_test.png").is_file()
     assert sorted(path.name for path in Path().iterdir() if path.is_dir() and path.name != "__pycache__") == ["mine"]
     assert newest_checkpoint("mine") == Path("mine/checkpoints/last.ckpt")
+
+
+def test_the_name_of_a_recipe_is_evaluated_as_its_newest_run(here, capfd):
+    """On the data of that run, in its folder."""
+    assert main([*SHORT, "--data.eval_batch_size", "77"]) == 0
+    (run,) = Path("runs/digits/small").iterdir()
+    for verb, options, size in (("validate", [], 77), ("test", ["--data.eval_batch_size", "60"], 60)):
+        capfd.readouterr()
+        with patch.object(Digits, "setup", autospec=True, side_effect=Digits.setup) as setup:
+            assert main([verb, "digits/small", *options]) == 0
+        assert setup.call_args.args[0].eval_batch_size == size
+        out, err = capfd.readouterr()
+        assert f"digits/small as in its newest run, {run}" in err
+        assert "Test metric" not in out, "Lightning's table beside the summary"
+    assert list(Path("runs/digits/small").iterdir()) == [run]
+    assert float(rows(str(run))[-1]["test/acc"]) > 0
 
 
 @pytest.mark.parametrize(
@@ -181,16 +272,41 @@ def test_within_an_epoch_another_batch_size_is_refused(here, capfd):
     assert main([*SHORT, *last]) == 0  # it is from the end of an epoch
 
 
+@pytest.mark.parametrize("reader", ["pipe", "terminal"])
+def test_a_reader_that_goes_away_costs_no_checkpoint(here, reader):
+    """Real processes: Ctrl-C that also ends the other end of a pipe, and a terminal with a shell that is closed."""
+    Path("slow.py").write_text(SLOW)
+    fit = [sys.executable, "slow.py", *FIT, "--trainer.max_epochs", "50", "--trainer.default_root_dir", "mine"]
+    environment = os.environ | {"PYTHONPATH": str(recipes.ROOT.parent), "OMP_NUM_THREADS": "1", "PS1": "$ "}
+    if reader == "pipe":
+        process = subprocess.Popen(fit, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        while b"epoch 1/50" not in process.stdout.readline():
+            assert process.poll() is None
+        process.stdout.close()
+        time.sleep(3)  # it goes on by itself
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=120) == 130
+    else:
+        shell, terminal = pty.fork()
+        if shell == 0:
+            os.execvpe("bash", ["bash", "--norc", "-i"], environment)
+        os.write(terminal, f"{shlex.join(fit)}\n".encode())
+        while not Path("mine/checkpoints/last.ckpt").exists():
+            if select.select([terminal], [], [], 0.1)[0]:
+                os.read(terminal, 65536)
+        os.close(terminal)
+        os.waitpid(shell, 0)
+        end = time.monotonic() + 120
+        while json.loads(Path("mine/run.json").read_text())["state"] == "running" and time.monotonic() < end:
+            time.sleep(0.2)
+    assert json.loads(Path("mine/run.json").read_text())["state"] == "interrupted"
+    assert torch.load("mine/checkpoints/interrupted.ckpt", weights_only=True)["global_step"] >= 20
+
+
 def test_two_processes_stop_together_when_one_of_them_gets_a_signal(here):
     """Real processes: the signal goes to the first only. Both save one checkpoint, which then continues."""
-    code = (
-        "import sys, time, zoo.command.main, zoo.classification.base as c\n"
-        "step = c.Classifier.training_step\n"
-        "def slowly(self, batch, batch_idx): time.sleep(0.1); return step(self, batch, batch_idx)\n"
-        "c.Classifier.training_step = slowly\n"
-        "sys.exit(zoo.command.main.main(sys.argv[1:]))"
-    )
-    Path("slow.py").write_text(code)
+    Path("slow.py").write_text(SLOW)
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.default_root_dir", "mine"]
     process = subprocess.Popen(
         [sys.executable, "slow.py", *FIT, "--trainer.max_epochs", "50", *two],
@@ -214,4 +330,4 @@ def test_two_processes_stop_together_when_one_of_them_gets_a_signal(here):
 
 def test_the_job_of_a_process_is_none_outside_of_a_cluster(here):
     assert run_folder.job() is None
-    assert not run_folder.is_restarted(here)
+    assert not run_folder.is_restarted(here, [])

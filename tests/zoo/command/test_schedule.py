@@ -9,6 +9,7 @@ import torch
 import yaml
 from lightning import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from torch import nn
 
@@ -186,6 +187,19 @@ def test_the_steepest_fall_is_by_the_logarithm_of_the_rate_and_before_the_lowest
 def test_an_impossible_range_is_refused(options):
     with pytest.raises(ValueError, match="expected 0 < start < end"):
         LRRangeTest(**options)
+
+
+def test_groups_are_explained_once_beside_the_panels():
+    """Groups that differ in either value are a line each, in both panels of the same color."""
+    rates = {"weights": [0.01, 0.0499, 0.01], "biases": [0.01, 0.0499, 0.01], "head": [0.002, 0.00999, 0.002]}
+    momenta = {"weights": [0.9, 0.8, 0.9], "biases": [0.9, 0.8, 0.9], "head": [0.9, 0.8, 0.9]}
+    figure = schedule.draw(rates, momenta, epochs=1, title="shelf/name")
+    FigureCanvasAgg(figure).draw()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["weights and biases", "head"]
+    assert not any(axes.get_legend() or legend.get_window_extent().overlaps(axes.bbox) for axes in figure.axes)
+    assert len({tuple(line.get_color() for line in axes.lines) for axes in figure.axes}) == 1
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.05", "0.01"]
 
 
 def test_without_momentum_there_is_one_panel():

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,10 +86,55 @@ def test_a_metric_of_the_same_name_in_another_unit_is_not_the_same(make_run, com
     assert "Accuracy, validation 75.00 % best 75.00 % best 75.00 % best" in page.text, "also of runs without axes"
 
 
+def described(page) -> str:
+    """The first plot in words."""
+    return next(attributes["aria-label"] for _, attributes in page.elements if attributes.get("class") == "plot")
+
+
 def test_smoothed_labels_are_a_remark_and_no_other_unit(make_run, compared):
     axis = loss_axis("cross-entropy in nats\n(training: label smoothing 0.1)")
-    page = compared(make_run("a/one"), make_run("a/two", facts={"axes": {"loss": axis._asdict()}}))
+    smooth = {"axes": {"loss": axis._asdict()}}
+    page = compared(make_run("a/one"), make_run("a/two", facts=smooth))
     assert "Loss, validation 0.656 best 0.656 best" in page.text
+    assert "cross-entropy in nats (training: label smoothing 0.1) two: one, training" in described(page)
+    both = compared(make_run("a/three", facts=smooth), make_run("a/four", facts=smooth))
+    assert "(training: label smoothing 0.1): three, training" in described(both), "what holds for all names none"
+
+
+def test_runs_are_told_by_the_same_metric_of_the_same_split(make_run, compared, kit):
+    tested = [*kit.rows, {"epoch": 0, "step": 0, "test/acc": 0.9}]
+    page = compared(make_run("a/one", rows=tested), make_run("a/two"))
+    assert page.text.count("75.00 % val/acc") == 2
+    page = compared(make_run("a/three", rows=tested), make_run("a/four", rows=tested))
+    assert page.text.count("90.00 % test/acc") == 2
+
+
+def test_among_runs_with_different_data_none_is_the_best(make_run, compared, kit):
+    folders = []
+    for name, folder, size in (("a/one", "cats", 8), ("a/two", "cats", 16), ("a/three", "dogs", 8)):
+        data = {"class_path": "x.Folder", "init_args": {"folder": folder, "batch_size": size}}
+        folders.append(make_run(name, config=kit.config | {"data": data}))
+    assert "Accuracy, validation 75.00 % best 75.00 % best" in compared(*folders[:2]).text
+    page = compared(*folders)
+    assert "% best" not in page.text
+    assert "The runs have different data" in page.text
+
+
+def test_what_a_recipe_is_stands_once_in_one_sentence(make_run, compared):
+    title = {"title": "A small net: `zoo fit a/one`. It was tuned. Nothing else was."}
+    first = make_run("a/one", facts=title)
+    page = compared(first, shutil.copytree(first, first.with_name("second")))
+    assert page.text.count("A small net") == 1
+    assert "It was tuned" not in page.text
+
+
+def test_points_of_a_single_epoch_tell_training_from_validation(make_run, kit):
+    runs = [read_run(make_run("a/one", rows=kit.rows[:2])), read_run(make_run("a/two"))]
+    names = comparison.labels(runs)
+    (axes, _) = comparison.draw(runs, names, comparison.common_metrics(runs, names)).axes
+    single = [line for line in axes.lines if len(line.get_xdata()) == 1]
+    assert len({line.get_color() for line in single}) == 1
+    assert len({line.get_markerfacecolor() for line in single}) == 2
 
 
 @pytest.mark.parametrize(
@@ -112,7 +158,8 @@ def test_the_verb_writes_a_page_and_a_picture(make_run, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     folders = [str(make_run(f"a/{name}")) for name in "xyz"]
     assert main(["compare", *folders]) == 0
-    page, picture = capsys.readouterr().out.split()
+    named = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    page, picture = named["page"], named["picture"]
     assert Path(page).parent == Path("runs/compare")
     taken_apart(Path(page).read_text())
     assert Image.open(picture).width > 1000

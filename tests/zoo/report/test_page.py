@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from callbacks.figures.axis import percent_axis
 from callbacks.galleries.items import data_uri
 from zoo.command import recipes
 from zoo.command.main import main
@@ -176,6 +177,48 @@ def test_mistakes_of_two_galleries_are_one_list_with_right_ones_in_contrast(make
     options = [attributes["value"] for attributes in page.all("option")]
     assert set(cards[0]["data-groups"].split()) == {"0", "1"} <= set(options)
     assert "GradCAM at stages.1" in page.text
+
+
+def test_parts_of_a_metric_share_a_plot_and_boxes_stand_before_curves(make_run, page_of, kit):
+    part = percent_axis("Average precision of cat", "AP")._replace(part_of="acc")._asdict()
+    axes = {"acc": percent_axis("Accuracy")._asdict(), **{f"ap/{name}": part for name in HOSTILE[2:]}}
+    rows = [row | {f"val/ap/{name}": 0.25 for name in HOSTILE[2:]} for row in kit.rows if "val/acc" in row]
+    item = {"index": 0, "image": data_uri(np.zeros((8, 8, 3))), "width": 8, "height": 8, "detections": []}
+    item["name"] = "cells/7.png"
+    item["objects"] = [{"box": [1, 1, 5, 5], "class": name, "found": False} for name in "ab" * 3]
+    boxes = {"kind": "detected", "split": "val", "seen": 1, "mistakes": 1, "min_score": 0.4, "items": [item]}
+    page = page_of(make_run(rows=rows, facts={"axes": axes}, items={"boxes_val": boxes}))
+    plots = [attributes["aria-label"] for _, attributes in page.elements if attributes.get("class") == "plot"]
+    assert [label.partition(",")[0] for label in plots] == ["Accuracy", "loss", "Accuracy: its parts"]
+    assert page.ids.index("boxes") < page.ids.index("curves")
+    assert "cells/7.png : 6 objects" in page.text
+    assert page.text.count(" a a, missed") == 0, "six labels would hide the image: the key tells the classes"
+
+
+def test_data_of_ones_own_are_named_and_have_no_target(make_run, page_of, kit):
+    config = kit.config | {"data": {"class_path": "x.Folder", "init_args": {"folder": "my/cats", "size": 3}}}
+    rows = [*kit.rows, {"epoch": 0, "step": 0, "test/acc": 0.5}]
+    facts = {"title": "A net for pictures. The number is for others.", "own_data": True}
+    items = {"confusion_test": kit.confusion(["cat", "dog"], [[5, 2], [3, 30]])}
+    page = page_of(make_run(config=config, rows=rows, facts=facts, items=items))
+    assert "A net for pictures." in page.text
+    assert "The number is for others." not in page.text
+    assert "Data: my/cats (classes: 2, test: 40)" in page.text
+    assert "target" not in page.text.partition("Curves")[2].partition("All settings, resolved")[0]
+
+
+def test_without_mistakes_the_heading_says_so(make_run, page_of, kit):
+    items = kit.classified(kit.mistake(1, "cat", "cat", 0.1)) | {"mistakes": 0}
+    page = page_of(make_run(items={"misclassified_test": items}))
+    assert "There are no mistakes" in page.text
+    assert "goes wrong" not in page.text
+
+
+def test_a_run_is_named_from_here_or_from_the_root(make_run, page_of, monkeypatch, tmp_path):
+    folder = make_run()
+    assert f"run {folder}" in page_of(folder).text
+    monkeypatch.chdir(tmp_path)
+    assert "run runs/a/one/20260101-000000" in page_of(folder).text
 
 
 RUNS = {

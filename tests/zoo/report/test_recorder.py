@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from callbacks.figures.axis import Axis
 from zoo.command import recipes
 from zoo.command.main import main
 from zoo.report import summary
@@ -93,7 +94,7 @@ SYSTEMS = {
     "zoo predict runs/x YOUR_IMAGES": ({"detect": 1}, {"classes": "ab", "image_shape": (3, 8, 8)}),
     'zoo find runs/x "A SENTENCE" --folder YOUR_IMAGES': ({"rank": 1}, {"tokenizer": TOKENIZERS[None]}),
     "zoo fit digits/small --data.content YOUR_IMAGE": ({}, {"content": "a.png"}),
-    "zoo compare runs/x ANOTHER_RUN": ({}, {}),
+    "zoo compare runs/x ANOTHER_RUN": ({"num_classes": 10}, {"classes": "ab", "image_shape": (3, 8, 8)}),
 }
 
 
@@ -108,6 +109,31 @@ def test_the_next_command_is_one_that_the_system_can(command, here):
     assert summary.next_command(cli) == command
     cli.settings = {"model": {"class_path": "wandb.sdk.Own"}}
     assert summary.next_command(cli) == f"{command} --trust wandb", "what the run's own classes need"
+
+
+def test_data_of_ones_own_are_not_judged_by_the_target_of_others_and_are_tested_next(pictures, capfd):
+    options = ["--data.folder", str(pictures), "--data.epoch_images", "8", "--data.batch_size", "4"]
+    assert main(["fit", "own/pictures", *SHORT, *options, "--trainer.callbacks", "null"]) == 0
+    (folder,) = Path("runs/own/pictures").iterdir()
+    assert lines_of(capfd)["next"] == f"zoo test {folder}"
+    assert main(["test", "own/pictures"]) == 0
+    told = lines_of(capfd)
+    assert told["result"].startswith("test/acc ")
+    assert "target" not in told["result"]
+    assert told["next"] == f"zoo predict {folder} YOUR_IMAGES"
+
+
+def test_a_result_tells_the_main_metrics(monkeypatch, here):
+    """Those of a detector: the target's first, the losses last, and not all of them."""
+    names = ["val/box", "val/loss", "val/map_50_95", "val/map_50", "val/class"]
+    cli = SimpleNamespace(
+        model=SimpleNamespace(axes=dict.fromkeys(["loss", "map_50", "map_50_95", "box", "class"], Axis("", ""))),
+        config_init={}, trainer=None,
+    )  # fmt: skip
+    monkeypatch.setattr(summary, "has_own_data", lambda cli: False)
+    monkeypatch.setattr(summary, "epoch_metrics", lambda trainer: dict.fromkeys(names, 0.5))
+    told = [part.split()[0] for part in summary.figures(cli, "validate").split(", ")]
+    assert told == ["val/map_50", "val/map_50_95", "val/loss"]
 
 
 def test_seconds_count_on_when_a_training_is_resumed_and_anew_in_another(capfd):

@@ -27,11 +27,12 @@ from zoo.analysis.anchors import different_sizes, fit_anchors, mean_iou
 
 MAX_BOXES = 5_000  # that are clustered and drawn; larger sets are subsampled at random
 MAX_CLASSES = 20  # that have a bar of their own
+ROW, LABEL = 1.8, 0.8  # inches: height of a row of anchors, and width of what is said on its left
 OTHER = "#BBBBBB"  # of the classes that have no color of their own
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    print(*report(args.annotations, ks=args.k, out=args.out, attribute=args.attribute), sep="\n")
+    print(*report(args.annotations, ks=args.k, out=args.out, attribute=args.attribute, images=args.images), sep="\n")
     return 0
 
 
@@ -91,7 +92,9 @@ def cluster(annotations: list[Annotation], ks: list[int], seed: int = 0) -> Clus
     )
 
 
-def report(source: str, ks: list[int], out: str | Path, attribute: str | None = None) -> list[str]:
+def report(
+    source: str, ks: list[int], out: str | Path, attribute: str | None = None, images: str | None = None
+) -> list[str]:
     """Writes `anchors.json` and `anchors.png`.
 
     Images that the data set sets aside for testing are left out, if there are others.
@@ -101,6 +104,7 @@ def report(source: str, ks: list[int], out: str | Path, attribute: str | None = 
         ks: numbers of anchors.
         out: folder of the files; created if it does not exist.
         attribute: as in `read_annotations`.
+        images: folder of the images, found as `source` is; by default as in `read_annotations`.
 
     Returns:
         Lines to print.
@@ -109,7 +113,8 @@ def report(source: str, ks: list[int], out: str | Path, attribute: str | None = 
         FileNotFoundError, ValueError: if there is nothing to read or to cluster; before anything is written.
     """
     path, folder = find_file(source, "a file or folder of annotations"), Path(out)
-    annotations = read_annotations(path, attribute)
+    of_images = find_file(images, "a folder of images") if images else None
+    annotations = read_annotations(path, attribute, of_images)
     annotations = [annotation for annotation in annotations if annotation.split != "test"] or annotations
     found = cluster(annotations, ks)
     save_figure(draw(found, path.name), folder / "anchors.png")
@@ -131,20 +136,21 @@ def report(source: str, ks: list[int], out: str | Path, attribute: str | None = 
 
 
 def draw(found: Clusters, name: str) -> Figure:
-    """Classes, sizes, mean IoU against the number of anchors, and the anchors to scale."""
-    layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15, rect=(0, 0, 1, 1 - 0.4 / 9))
-    figure = Figure((11, 9), layout=layout)
+    """Classes, sizes and mean IoU against the number of anchors; below them, in a row for each number, the anchors."""
+    width, rows_height = 14.0, ROW * len(found.anchors)
+    height = 5 + rows_height
+    figure = Figure(
+        (width, height),
+        layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15, rect=(0, 0, 1, 1 - 0.4 / height)),
+    )
     heading(figure, f"{name}: {len(found.sizes)} boxes in {found.num_images} images")
-    grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1))
+    grid = figure.add_gridspec(2, 3, height_ratios=(4, rows_height))
     counts = Counter(found.names).most_common()
     colors = {name: color for (name, _), color in zip(counts, COLORS, strict=False)}
     _draw_classes(figure.add_subplot(grid[0, 0]), counts, colors)
     _draw_sizes(figure.add_subplot(grid[0, 1]), found, colors)
-    _draw_scores(figure.add_subplot(grid[1, 0]), found)
-    columns = min(len(found.anchors), 2 if len(found.anchors) <= 4 else 3)
-    cells = grid[1, 1].subgridspec(-(-len(found.anchors) // columns), columns)
-    for place, anchors in enumerate(found.anchors.values()):
-        _draw_anchors(figure.add_subplot(cells[divmod(place, columns)]), anchors, found.shape)
+    _draw_scores(figure.add_subplot(grid[0, 2]), found)
+    _draw_anchors(figure.add_subplot(grid[1, :]), found, (width - 0.6, rows_height))
     return figure
 
 
@@ -196,12 +202,30 @@ def _draw_scores(axes: Axes, found: Clusters) -> None:
     axes.legend(loc="lower right", frameon=False, fontsize=9)
 
 
-def _draw_anchors(axes: Axes, anchors: np.ndarray, shape: np.ndarray) -> None:
-    """The anchors in the middle of a gray image of the data set's mean shape, from dark to light as they grow."""
-    (width, height), shades = shape, colormaps["plasma"](np.linspace(0, 0.75, len(anchors)))
-    axes.add_patch(Rectangle((-width / 2, -height / 2), width, height, color="#E6E6E6", linewidth=0))
-    for shade, (w, h) in zip(shades, anchors * shape, strict=True):
-        axes.add_patch(Rectangle((-w / 2, -h / 2), w, h, fill=False, edgecolor=shade, linewidth=1.5))
-    axes.set(xlim=(-width / 2, width / 2), ylim=(-height / 2, height / 2), aspect="equal")
+def _draw_anchors(axes: Axes, found: Clusters, size: tuple[float, float]) -> None:
+    """The anchors side by side, all to one scale and from small to large, in a row for each number of them.
+
+    Args:
+        axes: of about `size`.
+        found: the anchors, of images of the mean shape.
+        size: width and height in inches, the units in which is drawn.
+    """
+    place = (size[0] - LABEL) / max(found.anchors)
+    widest, highest = np.concatenate([*found.anchors.values()]).max(0) * found.shape
+    scale = min(0.8 * place / widest, (ROW - 0.45) / highest)
+    for row, (k, anchors) in enumerate(found.anchors.items()):
+        base = size[1] - ROW * (row + 1) + 0.3
+        axes.text(0, base, f"k = {k}\n{found.scores[k]:.1%}", size=11, va="bottom", linespacing=1.4)
+        shades = colormaps["plasma"](np.linspace(0, 0.75, k))
+        for number, (shade, anchor) in enumerate(zip(shades, anchors, strict=True)):
+            width, height = anchor * found.shape * scale
+            middle = LABEL + place * (number + 0.5)
+            corner = (middle - width / 2, base)
+            axes.add_patch(Rectangle(corner, width, height, facecolor=shade, alpha=0.2, linewidth=0))
+            axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=shade, linewidth=1.5))
+            if place > 0.6:  # else there is no room for it
+                text = " x ".join(f"{100 * side:.0f}" for side in anchor)
+                axes.text(middle, base - 0.06, text, size=9, color=GRAY, ha="center", va="top")
+    axes.set(xlim=(0, size[0]), ylim=(0, size[1]), aspect="equal", anchor="NW")
     axes.set_axis_off()
-    axes.set_title(f"k = {len(anchors)}", size=11, loc="left")
+    axes.set_title("Anchors, all to one scale: width x height in % of the image; mean IoU", size=11, loc="left")

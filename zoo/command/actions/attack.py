@@ -20,7 +20,7 @@ from zoo.analysis.adversarial import fgsm, least_likely, logits_of, random_other
 from zoo.classification.base import Classifier
 from zoo.command import recipes
 from zoo.command.actions.schedule import NO_TRAINING_OPTIONS
-from zoo.command.checkpoints import checkpoint_of, config_of, load_module
+from zoo.command.checkpoints import checkpoint_of, config_of, is_ready, load_module
 from zoo.command.lightning_cli import ZooCLI
 from zoo.command.verbs.attack import LEAST_LIKELY
 from zoo.inference.ready import SUFFIX
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     names = ("source", "targets", "epsilon", "steps", "limit", "n", "seed", "out")
     report = attack(**{name: getattr(args, name) for name in names}, options=rest)
     if args.json:
-        print(json.dumps(report))
+        print(json.dumps(report, ensure_ascii=False))
         return 0
     success, amount = report["targeted_success"], f"epsilon {args.epsilon}"
     print(f"checkpoint        {report['checkpoint']}")
@@ -53,7 +53,7 @@ def attack(
     limit: int | None = None,
     n: int = 10,
     seed: int = 0,
-    out: str | Path = "attack.png",
+    out: str | Path | None = None,
     options: list[str] | None = None,
 ) -> dict[str, Any]:
     """Attacks a trained classifier on the test set of its data, and draws the first images.
@@ -66,7 +66,7 @@ def attack(
         limit: attack so many images of the test set; None for all.
         n: images to draw.
         seed: of random targets.
-        out: file of the figure.
+        out: file of the figure; by default it joins the pictures of the run.
         options: of the recipe.
 
     Returns:
@@ -108,7 +108,9 @@ def attack(
     reached = f"{tally.reached} of {tally.attacked} images become the class aimed at ({targets})"
     subtitle = f"{reached}; the first {len(shown)} of the test set"
     factor = max(1, round(0.5 / size)) if size else 1  # the largest change becomes black or white
-    save_figure(attack_figure(shown, factor, title, subtitle), Path(out))
+    run = None if is_ready(checkpoint) else config.parent
+    path = Path(out) if out is not None else Path("attack.png") if run is None else run / "pictures" / "attack.png"
+    save_figure(attack_figure(shown, factor, title, subtitle, about=str(run or source)), path)
     return {
         "checkpoint": str(checkpoint),
         "targets": targets,
@@ -119,7 +121,7 @@ def attack(
         "fgsm_accuracy": tally.fgsm_right / tally.images,
         "attacked": tally.attacked,
         "targeted_success": success,
-        "figure": str(out),
+        "figure": str(path),
     }
 
 

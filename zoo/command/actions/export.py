@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zoo.command import recipes
-from zoo.command.checkpoints import checkpoint_of, is_ready, load_module, run_of_checkpoint
+from zoo.command.checkpoints import checkpoint_of, is_ready, load_module, recipe_of, run_of_checkpoint
 from zoo.inference import ready
 from zoo.inference.export import SUFFIXES, Exported
 from zoo.inference.export import export as write_program
@@ -30,7 +29,8 @@ def export(source: str, format: str = "onnx", out: Path | None = None) -> Export
     Args:
         source: recipe, RECIPE@ready, folder of a run, checkpoint, or file of `zoo publish`.
         format: "onnx" or "torch".
-        out: the file; default the last part of the recipe's name, in the working directory.
+        out: the file; default the last part of the recipe's name, else the name of the run's folder, in the working
+            directory.
 
     Returns:
         The file, what is free in it, how exact it is, and how it is used.
@@ -48,6 +48,8 @@ def export(source: str, format: str = "onnx", out: Path | None = None) -> Export
         about |= {name: card[name] for name in ("recipe", "result", "license", "commit", "description")}
         name = path.stem
     else:
-        name = about["recipe"] = recipes.recipe_of(run_of_checkpoint(path))
-    out = out or Path(f"{Path(name).name or path.stem}{SUFFIXES[format]}")
+        about["recipe"] = recipe_of(path)
+        inside = path.parent.name == "checkpoints"
+        name = Path(about["recipe"]).name or (run_of_checkpoint(path).resolve().name if inside else path.stem)
+    out = out or Path(f"{name}{SUFFIXES[format]}")
     return write_program(plan(module, data), out, format, about)

@@ -13,7 +13,7 @@ from zoo.inference.preprocess import MASK, MaskedTexts, preprocesses
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     found = fill(args.source, args.text, top=args.top)
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(found, ensure_ascii=False))
         return 0
     print(found["text"])
     for number, candidates in enumerate(found["places"], 1):

@@ -14,7 +14,7 @@ from callbacks.figures.retrieval import contact_sheet
 from callbacks.figures.style import save_figure
 from datamodules.captions.base import PairedInMemory, check_words, encode_sentences
 from datamodules.captions.drawn import Captions
-from datamodules.io import IMAGE_SUFFIXES, read_image
+from datamodules.io import read_image, user_images
 from zoo.command.checkpoints import checkpoint_of, load_module
 
 MAX_SHOWN, NUM_SCENES = 10, 200
@@ -34,7 +34,7 @@ def read_images(folder: str | Path | None, shape: tuple[int, int, int]) -> tuple
         drawn.setup("test")
         scenes = cast(PairedInMemory, drawn.datasets["test"])
         return [f"scene {i}" for i in range(NUM_SCENES)], scenes.columns.image / 255
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files, _ = user_images(Path(folder))
     if not files:
         raise FileNotFoundError(f"{folder} holds no image: expected files such as .jpg and .png; check the path")
     images = [torch.from_numpy(np.array(read_image(file))).permute(2, 0, 1) / 255 for file in files]

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     shown, total, failed = list[Predicted](), 0, 0
     with table(args.csv, predictor.detects) as write:
         for found in results:
-            print(json.dumps(found.result), flush=True)
+            print(json.dumps(found.result, ensure_ascii=False), flush=True)
             write(found.result)
             total, failed = total + 1, failed + ("error" in found.result)
             if wants_sheet and found.image is not None and len(shown) < MAX_SHOWN:

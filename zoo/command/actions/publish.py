@@ -17,7 +17,7 @@ from zoo.command.checkpoints import (
     config_of,
     is_ready,
     load_module,
-    run_of_checkpoint,
+    recipe_of,
 )
 from zoo.command.lightning_cli import ZooCLI
 from zoo.command.machine import commit
@@ -72,9 +72,11 @@ def publish(
     if is_ready(checkpoint):
         raise ValueError(f"{source} is a ready model already: expected the folder of a run; `zoo fit` makes one")
     config = config_of(checkpoint)
-    recipe = recipe or recipes.recipe_of(run_of_checkpoint(checkpoint))
+    recipe = recipe or recipe_of(checkpoint)
     if not recipe:
-        raise ValueError(f"{checkpoint} is in no folder runs/RECIPE/TIME: expected to learn its recipe; give --recipe")
+        raise ValueError(
+            f"the run of {checkpoint} does not say its recipe: expected a run.json that does; give --recipe"
+        )
     path = _target(name or recipe, out)
     model, data = load_module(checkpoint, needs=None)
     if isinstance(model, ImageOptimizer):

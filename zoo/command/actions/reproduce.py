@@ -1,6 +1,7 @@
 """Recipes run for the ledger: each seed trained, tested, and measured as one, interruptions left out."""
 
 import gc
+import json
 import platform
 import statistics
 import time
@@ -14,17 +15,24 @@ import torchvision
 import yaml
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
+from datamodules import messages
+from datamodules.io import atomic_write
 from zoo.command import recipes
-from zoo.command.checkpoints import newest_whole
 from zoo.command.errors import explanation
 from zoo.command.lightning_cli import ZooCLI
 from zoo.command.machine import commit, device
 from zoo.command.recipes import Expect
+from zoo.command.run_folder import is_restarted, note_command, note_end
+from zoo.command.training import to_go_on_from
 from zoo.report.recorder import attach
+from zoo.report.run import read_json
 from zoo.report.summary import try_report
 from zoo.results import ledger
 from zoo.results.missing import Clock, missing_runs
+
+RESULT = "result.json"  # in the run folder: the ledger row of a seed that is done
 
 
 def reproduce_missing(
@@ -75,7 +83,7 @@ def reproduce_missing(
 
 
 class Watch(Callback):
-    """Keeps the value of one metric after each epoch, by which nothing is selected, and how long the training takes.
+    """Keeps the values of one metric, by which nothing is selected, and how long the training takes.
 
     Its state is in the checkpoints, so that a training that was interrupted is measured as one.
 
@@ -84,6 +92,7 @@ class Watch(Callback):
 
     Attributes:
         values: one for each validation.
+        last_epoch: split ("train", "val") -> the last value of the metric there.
         seconds: of training and validation, interruptions left out.
         cpu_seconds: of processor time, of all threads of this process.
         commit: of the checkout in which the training started.
@@ -92,6 +101,7 @@ class Watch(Callback):
     def __init__(self, metric: str) -> None:
         self.metric, self.commit = metric, commit()
         self.values: list[float] = []
+        self.last_epoch: dict[str, float] = {}
         self.before, self.began = (0.0, 0.0), (time.perf_counter(), time.process_time())
 
     @property
@@ -109,9 +119,14 @@ class Watch(Callback):
         if not trainer.sanity_checking and self.metric in trainer.callback_metrics:
             self.values.append(float(trainer.callback_metrics[self.metric]))
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        logged, name = trainer.callback_metrics, self.metric.partition("/")[2]
+        found = {split: f"{split}/{name}" for split in ("train", "val")}
+        self.last_epoch |= {split: float(logged[key]) for split, key in found.items() if key in logged}
+
     def state_dict(self) -> dict[str, Any]:
         seconds = [self.seconds, self.cpu_seconds]
-        return {"values": self.values, "seconds": seconds, "commit": self.commit}
+        return {"values": self.values, "last_epoch": self.last_epoch, "seconds": seconds, "commit": self.commit}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["commit"] != self.commit:
@@ -119,13 +134,16 @@ class Watch(Callback):
                 f"the run was started at commit {state['commit']}, and this checkout is at {self.commit}: expected the "
                 "same; check it out, or start anew"
             )
-        self.values, self.before = state["values"], tuple(state["seconds"])
+        self.values, self.last_epoch = state["values"], state.get("last_epoch", {})
+        self.before = tuple(state["seconds"])
 
 
 def reproduce(
     recipe: str, seeds: list[int] | None = None, options: list[str] | None = None, resume: str | None = None
 ) -> dict[str, Any]:
     """Runs a recipe for each seed and adds a row to the ledger for each.
+
+    Where a cluster has started the command again, seeds that are done are left out, and one that was begun goes on.
 
     Args:
         recipe: name or YAML file.
@@ -139,7 +157,7 @@ def reproduce(
 
     Raises:
         ValueError: if the recipe has no `expect`, or its metric is not logged; if the run to resume has no checkpoint,
-            or was started at another commit or with other settings.
+            or was started at another commit or with other settings; if a folder is given for several seeds.
     """
     path, expect = recipes.find(recipe), recipes.expectation(recipe)
     seeds = list(range(expect.seeds)) if seeds is None else seeds
@@ -148,14 +166,20 @@ def reproduce(
         if not (run / "config.yaml").is_file():
             raise ValueError(f"--resume is {resume}, which is not the folder of a run: expected one with a config.yaml")
         seeds = [recipes.read(run / "config.yaml")["seed_everything"]]
+    if len(seeds) > 1 and any(word.startswith("--trainer.default_root_dir") for word in options or []):
+        raise ValueError(
+            f"--trainer.default_root_dir is given for the {len(seeds)} seeds {', '.join(map(str, seeds))}: expected "
+            "one seed, as each needs a folder of its own; leave it out, or choose one by --seeds"
+        )
     report: dict[str, Any] = {}
     values: dict[int, float] = {}
+    folders = []
     for seed in seeds:
-        row = run_seed(path, expect, seed=seed, options=options or [], run=run)
-        if not options:
-            ledger.append(row)
-        values[seed] = row["value"]
-        report = row
+        report, folder = run_seed(path, expect, seed=seed, options=options or [], run=run)
+        values[seed] = report["value"]
+        folders.append(folder)
+    for folder in folders:  # not before: until then the cluster may start the command again
+        rank_zero_only(note_end)(folder)
     mean = statistics.mean(values.values())
     return report | {
         "values": values,
@@ -166,11 +190,25 @@ def reproduce(
     }
 
 
-def run_seed(path: Path, expect: Expect, seed: int, options: list[str], run: Path | None = None) -> dict[str, Any]:
-    """One training and test, or the rest of one whose folder is `run`; returns a ledger row."""
+def run_seed(
+    path: Path, expect: Expect, seed: int, options: list[str], run: Path | None = None
+) -> tuple[dict[str, Any], Path]:
+    """One training and test, or the rest of one whose folder is `run`; returns the ledger row, and the folder."""
     resume_by = f"zoo reproduce {recipes.name_of(path)} --resume" if not options else "zoo fit --resume"
-    cli = ZooCLI(str(path), [*options, "--seed_everything", str(seed)], folder=run, resume_by=resume_by)
-    checkpoint = None if run is None else checkpoint_to_resume(cli, run)
+    cli = ZooCLI(
+        str(path),
+        [*options, "--seed_everything", str(seed)],
+        folder=run,
+        resume_by=resume_by,
+        command=["reproduce", recipes.name_of(path), "--seeds", str(seed), *options],
+    )
+    if is_restarted(cli.folder, cli.command) and (done := read_json(cli.folder / RESULT)):
+        messages.report(f"seed {seed} is done: {cli.folder}")
+        return done, cli.folder
+    checkpoint = to_go_on_from(cli.folder, resume=run is not None, command=cli.command)
+    if run is not None or checkpoint is not None:
+        check_settings(cli, checkpoint)
+    note_command(cli.folder, cli.command)
     trainer, watch = cli.trainer, Watch(expect.metric)
     # The first callback: weight averaging puts the averaged weights in when validation starts.
     trainer.callbacks.insert(0, watch)
@@ -179,8 +217,6 @@ def run_seed(path: Path, expect: Expect, seed: int, options: list[str], run: Pat
     attach(cli)
     trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     seconds, cpu_seconds = watch.seconds, watch.cpu_seconds
-    logged, name = trainer.callback_metrics, expect.metric.partition("/")[2]
-    last_epoch = {split: float(logged[key]) for split in ("train", "val") if (key := f"{split}/{name}") in logged}
     tested = trainer.test(cli.model, cli.datamodule, verbose=False)[0] if expect.metric.startswith("test/") else {}
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
@@ -193,7 +229,7 @@ def run_seed(path: Path, expect: Expect, seed: int, options: list[str], run: Pat
         raise ValueError(f"{path.name} expects {expect.metric}, which was not logged: expected one of {known}")
     history = [*watch.values[:-1], last]
     value = statistics.mean(history[-expect.over_last :])
-    return {
+    row = {
         "recipe": recipes.name_of(path),
         "seed": seed,
         "metric": expect.metric,
@@ -211,16 +247,19 @@ def run_seed(path: Path, expect: Expect, seed: int, options: list[str], run: Pat
         "date": time.strftime("%Y-%m-%d"),
         "samples": cli.flop_counter.samples,
         "cpu_seconds": round(cpu_seconds, 1),
-        **{split: round(last_epoch[split], 6) if split in last_epoch else "" for split in ("train", "val")},
+        **{s: round(watch.last_epoch[s], 6) if s in watch.last_epoch else "" for s in ("train", "val")},
     }
+    if trainer.is_global_zero:
+        if not options:
+            ledger.append(row)
+        with atomic_write(cli.folder / RESULT) as temporary:
+            temporary.write_text(json.dumps(row))
+    return row, cli.folder
 
 
-def checkpoint_to_resume(cli: ZooCLI, run: Path) -> Path:
-    """The newest checkpoint of a run, if the run has the settings of the recipe.
-
-    Raises:
-        ValueError: if it has others, as its result would not be the recipe's; or no checkpoint.
-    """
+def check_settings(cli: ZooCLI, checkpoint: Path | None) -> None:
+    """Raises ValueError if a run that goes on has other settings than the recipe, or no checkpoint."""
+    run = cli.folder
     saved, wanted = yaml.safe_load((run / "config.yaml").read_text()), cli.settings
     if saved != wanted:
         key = next(key for key in {**saved, **wanted} if saved.get(key) != wanted.get(key))
@@ -228,7 +267,6 @@ def checkpoint_to_resume(cli: ZooCLI, run: Path) -> Path:
             f"{run} was started with another {key} than the recipe has: expected the recipe's settings, as the result "
             "would not be the recipe's; go on by `zoo fit --resume`, or start anew"
         )
-    found = newest_whole(run)
-    if found is None:
+    if checkpoint is None:
         raise ValueError(f"{run} has no checkpoint: expected one under checkpoints; start anew")
-    return found
+    messages.report(f"checkpoint {checkpoint}")

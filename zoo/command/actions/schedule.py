@@ -107,21 +107,27 @@ def schedule(recipe: str, options: list[str], out: str | Path = ".") -> Path:
 
 def draw(rates: Curves, momenta: Curves, epochs: float | None, title: str) -> Figure:
     """The learning rates, and below them the momenta where the optimizer has any."""
-    panels = [("learning rate", distinct(rates))] + ([("momentum", distinct(momenta))] if momenta else [])
     steps = len(next(iter(rates.values())))
-    height = 1 + 2.4 * len(panels)
+    groups = distinct({name: [*values, *momenta.get(name, [])] for name, values in rates.items()})
+    panels = [("learning rate", {name: values[:steps] for name, values in groups.items()})]
+    if momenta:
+        panels += [("momentum", {name: values[steps:] for name, values in groups.items() if values[steps:]})]
+    height = 1 + 2.4 * len(panels) + (0.22 * len(groups) if len(groups) > 1 else 0)
+    styles = dict(zip(groups, LINES * len(groups), strict=False))
     figure = Figure((8, height), layout=ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - 0.45 / height)))
     heading(figure, f"{title}: {steps} steps")
     rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (label, curves) in zip(rows, panels, strict=True):
         scale = (epochs or steps) / steps
-        for (name, values), (color, style) in zip(curves.items(), LINES * len(curves), strict=False):
+        for name, values in curves.items():
+            color, style = styles[name]
             draw_line(axes, [i * scale for i in range(steps)], values, label=name, color=color, linestyle=style)
         plain_axes(axes)
         axes.set_ylabel(label)
         axes.margins(x=0.02, y=0.12)
-        if len(curves) > 1:
-            axes.legend(frameon=False, fontsize=9)
+    if len(groups) > 1:
+        lines = rows[0].get_legend_handles_labels()
+        figure.legend(*lines, loc="outside lower left", frameon=False, fontsize=9, handlelength=3.5)
     rows[0].set_ylim(bottom=0)
     rows[-1].set_xlabel("epoch" if epochs else "step")
     return figure
@@ -132,7 +138,7 @@ def draw_line(axes: Axes, x: list[float], values: list[float], color: str, **opt
     axes.plot(x, values, color=color, linewidth=2.2, **options)
     top = max(range(len(values)), key=values.__getitem__)
     axes.annotate(
-        f"{values[top]:.3g}",
+        written(values[top]),
         (x[top], values[top]),
         (0, 5),
         textcoords="offset points",
@@ -140,6 +146,16 @@ def draw_line(axes: Axes, x: list[float], values: list[float], color: str, **opt
         size=9,
         color=color,
     )
+
+
+def written(value: float) -> str:
+    """A value with few digits: the steps of a schedule may pass by its peak without meeting it.
+
+    >>> written(0.04987), written(0.0123)
+    ('0.05', '0.0123')
+    """
+    short = f"{value:.2g}"
+    return short if math.isclose(float(short), value, rel_tol=0.005) else f"{value:.3g}"
 
 
 def distinct(curves: Curves) -> Curves:

@@ -15,5 +15,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attribute", type=str, help="of VGG Image Annotator: the region attribute that holds the class"
     )
+    parser.add_argument("--images", type=str, help="folder of the images, if they are not beside the annotations")
     parser.add_argument("--k", type=int, nargs="+", default=[3, 4, 5, 6], help="numbers of anchors")
     parser.add_argument("--out", type=Path, default=Path("anchors"), help="folder of anchors.json and anchors.png")

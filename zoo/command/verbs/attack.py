@@ -31,5 +31,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="attack so many images of the test set; default all")
     parser.add_argument("--n", type=int, default=10, help="images to draw, the first of the test set")
     parser.add_argument("--seed", type=int, default=0, help="of random targets")
-    parser.add_argument("--out", type=Path, default=Path("attack.png"), help="file of the figure")
+    parser.add_argument("--out", type=Path, help="file of the figure; default pictures/attack.png in the run folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

@@ -17,5 +17,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     from zoo.report.comparison import write_comparison
 
-    print(*write_comparison(args.runs, args.out), sep="\n")
+    page, picture = write_comparison(args.runs, args.out)
+    print(f"page     {page}\npicture  {picture}")
     return 0

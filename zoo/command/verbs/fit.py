@@ -1,9 +1,12 @@
 """Train a recipe, or go on with a run that was interrupted.
 
     zoo fit fashion_mnist/flagship --trainer.max_epochs 2 --model.optimizer.lr 0.02
+    zoo fit own/pictures --data.folder FOLDER
     zoo fit --resume runs/fashion_mnist/flagship/TIME
 
-Everything in the recipe is an option too. With a recipe, --help, --model.help and --data.help list them. A recipe can
+`zoo list` names the recipes; own/pictures, own/boxes and own/text are for data of your own. Everything in a recipe is
+an option too: with a recipe, --help shows those that people use, --help all the others, and --model.help and
+--data.help describe those of its model and its data. A recipe can
 name any Python class and so run any code: use those that you trust. Recipes outside of this package name classes of
 other packages than the zoo and those that it is built on only with --trust PACKAGE.
 """

@@ -7,16 +7,27 @@ stepped after each validation.
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from datamodules.messages import report
+
 
 class Schedule(LambdaLR, ABC):
-    """Base class of the schedules. A subclass defines `factor`, and `momentum_at` if momentum changes too."""
+    """Base class of the schedules. A subclass defines `factor`, and `momentum_at` if momentum changes too.
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    A training that is resumed goes on with this schedule at the step that it had reached. If it is to become longer
+    or shorter than it was, the rates are those of the new length, which a line says.
+
+    Args:
+        optimizer: with the rates at factor 1.
+        total_steps: of the training.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int) -> None:
+        self.total_steps = total_steps
         super().__init__(optimizer, self.factor)
 
     @abstractmethod
@@ -29,6 +40,23 @@ class Schedule(LambdaLR, ABC):
 
     def step(self, epoch: int | None = None) -> None:
         super().step(epoch)
+        self._set_momentum()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on at the step of a state; length, shape and rates are those of this schedule."""
+        self.last_epoch, self._step_count = state["last_epoch"], state["_step_count"]
+        factor, before = self.factor(self.last_epoch), state.get("total_steps", self.total_steps)
+        self._last_lr = [rate * factor for rate in self.base_lrs]
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
+        self._set_momentum()
+        if before != self.total_steps:
+            report(
+                f"the training is now {self.total_steps} steps long instead of {before}, and its schedule as well: it "
+                f"goes on after step {self.last_epoch} at {factor:.3g} times the learning rate"
+            )
+
+    def _set_momentum(self) -> None:
         momentum = self.momentum_at(self.last_epoch)
         for group in self.optimizer.param_groups if momentum is not None else ():
             if "betas" in group:
@@ -39,9 +67,6 @@ class Schedule(LambdaLR, ABC):
 
 class Constant(Schedule):
     """A constant learning rate."""
-
-    def __init__(self, optimizer: Optimizer, total_steps: int) -> None:
-        super().__init__(optimizer)
 
     def factor(self, step: int) -> float:
         return 1.0
@@ -92,9 +117,9 @@ class OneCycle(Schedule):
                 f"momentum={momentum}, but {type(optimizer).__name__} has none: expected an optimizer with momentum or "
                 "betas; choose one, or leave momentum out"
             )
-        self.total_steps, self.peak, self.start, self.end, self.anneal = total_steps, peak, start, end, anneal
+        self.peak, self.start, self.end, self.anneal = peak, start, end, anneal
         self.annihilation, self.momentum = annihilation, momentum
-        super().__init__(optimizer)
+        super().__init__(optimizer, total_steps)
 
     def _cycle(self, step: int) -> tuple[float, float]:
         """Height in the cycle, 0 at its ends to 1 at the peak, and the factor at the nearer end."""
@@ -138,7 +163,7 @@ class Step(Schedule):
     ) -> None:
         self.steps = [round(milestone * total_steps) for milestone in milestones]
         self.gamma = gamma
-        super().__init__(optimizer)
+        super().__init__(optimizer, total_steps)
 
     def factor(self, step: int) -> float:
         return self.gamma ** sum(step >= at for at in self.steps)
@@ -161,8 +186,8 @@ class TimeDecay(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, decay: float = 9.0) -> None:
-        self.total_steps, self.decay = total_steps, decay
-        super().__init__(optimizer)
+        self.decay = decay
+        super().__init__(optimizer, total_steps)
 
     def factor(self, step: int) -> float:
         return 1 / (1 + self.decay * step / max(1, self.total_steps))
@@ -193,7 +218,7 @@ class Triangular(Schedule):
         if cycles < 1:
             raise ValueError(f"cycles={cycles}: expected 1 or more")
         self.length, self.low, self.gamma = max(1, total_steps) / cycles, low, gamma
-        super().__init__(optimizer)
+        super().__init__(optimizer, total_steps)
 
     def factor(self, step: int) -> float:
         cycle, at = divmod(step / self.length, 1)

@@ -1,5 +1,6 @@
 """Schedules equal torch's where torch has them, and get their length from the Trainer."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -150,6 +151,21 @@ def test_step_equals_multi_step(milestones):
 
 def test_constant_is_constant():
     assert values_over(Constant(optimizer(), 5), 5) == [2.0] * 5
+
+
+@pytest.mark.parametrize("make", [Constant, OneCycle, Step, TimeDecay, Triangular])
+def test_a_schedule_that_goes_on_is_over_its_new_length_and_says_so(make, capfd):
+    """Half of 20 steps, then 30 more of 40: as one of 40 steps from its tenth on, also with another learning rate."""
+    first = make(optimizer(2.0), 20)
+    values_over(first, 10)
+    state = copy.deepcopy((first.state_dict(), first.optimizer.state_dict()))
+    for steps, rate in ((20, 2.0), (40, 2.0), (40, 3.0)):
+        resumed = make(optimizer(rate), steps)
+        resumed.optimizer.load_state_dict(state[1])
+        resumed.load_state_dict(state[0])
+        said = capfd.readouterr().err
+        assert values_over(resumed, steps - 10) == values_over(make(optimizer(rate), steps), steps)[10:]
+        assert ("40 steps long instead of 20" in said) == (steps == 40)
 
 
 @pytest.mark.parametrize("make", [Constant, OneCycle, Step])
