@@ -156,6 +156,7 @@ class AnnotatedData(BoxedData):
             first_of = originals(annotation.path for annotation in found["train"])
             for split in missing:  # a fixed part of the images is set aside
                 found["train"], found[split] = _divide(found["train"], first_of, *parts[split])
+        self.file_names = {split: [one.path.name for one in annotations] for split, annotations in found.items()}
         datasets: dict[str, Dataset] = {}
         for split, annotations in found.items():
             if annotations:

@@ -217,6 +217,9 @@ class ImageFolder(ImageData):
         resized = [A.Resize(height, width, **area)]
         enough = (2 * width, 2 * height) if self.transform is None else None  # a crop is at least 0.6 times as wide
         seed = self.resolved_seed()
+        self.file_names = {
+            split: [f"{path.parent.name}/{path.name}" for path, _ in samples] for split, samples in self.samples.items()
+        }
         files = {
             split: ImageFiles(
                 samples, A.Compose(augmented if split == "train" else resized), self.image_shape, seed, enough

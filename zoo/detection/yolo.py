@@ -316,12 +316,15 @@ def axes_of(loss: YOLOLoss) -> dict[str, Axis]:
     return {
         "loss": loss_axis("sum of the four terms"),
         "map_50_95": percent_axis("Mean average precision 50-95", "mAP at IoU 0.5 to 0.95"),
-        "box": loss_axis(f"{loss.coord:g} x ({box}), summed", "Loss of boxes"),
-        "class": loss_axis("cross-entropy in nats, summed", "Loss of classes"),
+        "box": loss_axis(f"{loss.coord:g} x ({box}), summed", "Loss of boxes")._replace(part_of="loss"),
+        "class": loss_axis("cross-entropy in nats, summed", "Loss of classes")._replace(part_of="loss"),
         # Of these two one may well grow, where the other falls.
-        "object": Axis("Loss of objects", "squared error of objectness, summed", "{:.3f}"),
+        "object": Axis("Loss of objects", "squared error of objectness, summed", "{:.3f}", part_of="loss"),
         "no_object": Axis(
-            "Loss where there is no object", f"{loss.no_object:g} x squared objectness, summed", "{:.3f}"
+            "Loss where there is no object",
+            f"{loss.no_object:g} x squared objectness, summed",
+            "{:.3f}",
+            part_of="loss",
         ),
     }
 
@@ -391,7 +394,8 @@ class YOLO(Detector):
             self.finds_anchors = False
         names = getattr(data, "classes", range(self.num_classes))
         for name in names:
-            self.axes[f"ap_50/{name}"] = percent_axis(f"Average precision of {name}", "AP at IoU 0.5")
+            axis = percent_axis(f"Average precision of {name}", "AP at IoU 0.5")
+            self.axes[f"ap_50/{name}"] = axis._replace(part_of="map_50")
         self.class_names = [str(name) for name in names]
 
     def on_validation_epoch_end(self) -> None:

@@ -14,10 +14,12 @@ from lightning import Callback, LightningModule, Trainer
 
 from callbacks.monitors.curves import axes_of
 from datamodules.io import atomic_write
+from datamodules.loader import num_samples
 from zoo import trust
 from zoo.command import recipes
 from zoo.command.lightning_cli import ZooCLI, nameable
 from zoo.command.machine import commit, device
+from zoo.report.curves import SPLITS
 from zoo.report.page import recipe_title
 from zoo.report.run import FACTS, read_json, settings_of
 from zoo.report.settings import differing
@@ -56,6 +58,7 @@ class Recorder(Callback):
             "title": found.get("title", recipe_title(self.cli.recipe)),
             "differs": differs,
             "own_data": found.get("own_data", are_other_data(differs)),
+            "data_sizes": data_sizes(self.cli.datamodule),
             "started": found.get("started", time.strftime("%Y-%m-%d %H:%M")),
             "device": device(trainer),
             "versions": f"python {platform.python_version()}, torch {torch.__version__}, torchvision "
@@ -93,6 +96,14 @@ class Recorder(Callback):
         }
         with atomic_write(self.path) as temporary:
             temporary.write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
+
+
+def data_sizes(data: Any) -> dict[str, int]:
+    """The numbers of classes and of different samples of each split, by their names in words."""
+    classes = {"classes": len(data.classes)} if getattr(data, "classes", ()) else {}
+    datasets = getattr(data, "datasets", {})
+    sizes = {split: num_samples(getattr(one, "dataset", one)) for split, one in datasets.items()}
+    return classes | {SPLITS[split]: size for split, size in sizes.items()}
 
 
 def are_other_data(differs: Iterable[Sequence[Any]]) -> bool:

@@ -35,14 +35,16 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ValueError(f"--out is {args.out}: expected a file that ends in .png, or a folder for a detector's images")
     predictor = make_predictor(args.source, args.min_score, args.invert, THUMBNAIL if wants_sheet else MAX_SIDE)
     results = found_in(predictor, args.files) if wants_sheet else drawn(predictor, args.files, args.out)
-    shown, total, failed = list[Predicted](), 0, 0
+    shown, every, total, failed = list[Predicted](), 1, 0, 0
     with table(args.csv, predictor.detects) as write:
         for found in results:
             print(json.dumps(found.result, ensure_ascii=False), flush=True)
             write(found.result)
-            total, failed = total + 1, failed + ("error" in found.result)
-            if wants_sheet and found.image is not None and len(shown) < MAX_SHOWN:
+            if wants_sheet and found.image is not None and (total - failed) % every == 0:
                 shown.append(as_shown(found, predictor.classes))
+            if len(shown) > MAX_SHOWN:  # every second from now on, so that all folders are on the sheet
+                shown, every = shown[::2], 2 * every
+            total, failed = total + 1, failed + ("error" in found.result)
     if shown:
         subtitle = f"{total} images" if len(shown) == total else f"{len(shown)} of {total} images"
         save_figure(prediction_sheet(shown, f"Predictions of {args.source}", subtitle, predictor.classes), args.out)
@@ -136,7 +138,7 @@ def draw(found: Found, classes: list[str], path: Path) -> None:
 def as_shown(found: Found, classes: list[str]) -> Predicted:
     """A result as the contact sheet shows it."""
     assert found.image is not None
-    image, name = np.asarray(found.image.convert("RGB")), Path(found.result["file"]).name
+    image, name = np.asarray(found.image.convert("RGB")), "/".join(Path(found.result["file"]).parts[-2:])
     if found.labels is None:
         return Predicted(image, name, f"{found.result['class']} · {100 * found.result['confidence']:.0f} %")
     counts = found.labels.bincount(minlength=len(classes)).tolist()
