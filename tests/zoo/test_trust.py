@@ -205,6 +205,9 @@ def test_a_trusted_recipe_and_a_class_typed_on_the_command_line_are_used(here, c
     assert main(["fit", str(path), *QUICK, "--trust", "evil_module"]) == 0
     trust.own.clear()
     assert main(["fit", "digits/small", *QUICK, *PLAIN, "--model.act", "evil_module.Act"]) == 0
+    path.write_text(path.read_text().replace(PLAIN[1], "evil_module.Mine").replace("evil_module.Act", "torch.nn.ReLU"))
+    assert main(["fit", str(path), *QUICK]) == 2
+    assert main(["fit", str(path), *QUICK, "--model", "evil_module.Mine"]) == 0, "typed where only a class can be meant"
 
 
 def test_a_flipped_bit_anywhere_in_the_tensors_of_a_checkpoint_is_found(trained, here, capfd):

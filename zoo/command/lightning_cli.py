@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,18 +102,20 @@ def nameable(recipe: Path, options: list[str]) -> set[str]:
     """The packages and names that the values of a recipe and of options may name.
 
     Those are the packages of `zoo.trust`, what the checkout's own recipes name, of which what is foreign is told, and
-    what was typed as a value. A name that a file from elsewhere has as well does not count as typed: the user may have
-    meant a folder by it.
+    what was typed as a value. A name that a file from elsewhere has as well does not count as typed, except after
+    --model and --data: the user may have meant a folder by it.
     """
     files = [recipe, *(Path(word.rpartition("=")[2]) for word in options if word.endswith((".yaml", ".yml")))]
     values = [word.partition("=")[2] if word.startswith("--") else word for word in options]
     typed = set().union(*(trust.names_in(_parsed(value)) for value in values))
+    words = [part for word in options for part in word.split("=", 1)]
+    classes = {value for option, value in pairwise(words) if option in ("--model", "--data")}
     in_checkout: set[str] = set()
     for file in filter(Path.is_file, files):
         content = _parsed(file.read_bytes())
         if not file.resolve().is_relative_to(recipes.ROOT):
             elsewhere = trust.DOTTED.findall(str(content))
-            typed = {name for name in typed if not any(f"{other}.".startswith(f"{name}.") for other in elsewhere)}
+            typed &= classes | {one for one in typed if not any(f"{x}.".startswith(f"{one}.") for x in elsewhere)}
             continue
         names = trust.names_in(content)
         in_checkout |= names
@@ -142,6 +145,7 @@ class ZooCLI(LightningCLI):
     Attributes:
         folder: the run folder: config, checkpoints, metrics, pictures.
         flop_counter: counts the operations of the training.
+        may_name: the packages and names that recipe and options may name.
         settings: the complete config, as plain data.
 
     Raises:
@@ -164,8 +168,9 @@ class ZooCLI(LightningCLI):
         self.recipe, self.flop_counter, self.given_folder = recipes.find(recipe), FlopCounter(), folder
         self.resume_by, self.command = resume_by, sys.argv[1:] if command is None else command
         options = or_help(by_name(options or []), recipes.read(self.recipe))
+        self.may_name = nameable(self.recipe, options)
         try:
-            with trust.only(nameable(self.recipe, options)):
+            with trust.only(self.may_name):
                 super().__init__(
                     trainer_class=ZooTrainer,
                     save_config_callback=SaveConfig,

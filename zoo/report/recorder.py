@@ -17,7 +17,7 @@ from datamodules.io import atomic_write
 from datamodules.loader import num_samples
 from zoo import trust
 from zoo.command import recipes
-from zoo.command.lightning_cli import ZooCLI, nameable
+from zoo.command.lightning_cli import ZooCLI
 from zoo.command.machine import commit, device
 from zoo.report.curves import SPLITS
 from zoo.report.page import recipe_title
@@ -127,7 +127,7 @@ def _is_word(value: Any) -> bool:
 
 def differences(cli: ZooCLI) -> list[tuple[str, Any, Any]]:
     """The settings that the recipe alone would have otherwise, each with the recipe's value and this run's."""
-    with trust.only(nameable(cli.recipe, [])):
+    with trust.only(cli.may_name):
         parsed = cli.parser.parse_args(["--config", str(cli.recipe)])
     alone = yaml.safe_load(cli.parser.dump(parsed, skip_none=False))
     both = [settings_of(one) for one in (alone, cli.settings)]
