@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.io import is_users, user_folders
@@ -49,6 +50,15 @@ def split_in(text: str) -> str | None:
     ['train', 'test', None]
     """
     return _parsed(text)[0]
+
+
+def split_in_parts(parts: Sequence[str]) -> str | None:
+    """The split after which the last of the parts of a path that contains one is named.
+
+    >>> split_in_parts(["train", "images", "0001"])
+    'train'
+    """
+    return next((split for part in reversed(parts) if (split := split_in(part)) is not None), None)
 
 
 def splits_of(folder: Path) -> dict[str, Path]:

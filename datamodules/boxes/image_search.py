@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from datamodules.io import IMAGE_SUFFIXES, user_files, user_folders
-from datamodules.splits import split_in
+from datamodules.splits import split_in_parts
 
 ANNOTATION_FOLDERS = ("annotations", "annotation")  # in lower case
 IMAGE_FOLDERS = ("jpegimages", "images", "image")  # likewise
@@ -179,4 +179,4 @@ def _split_of(path: Path, bases: list[Path]) -> str | None:
     """The split after which a file or folder, or a folder between it and the base that contains it, is named."""
     base = next(base for base in bases if path.is_relative_to(base))
     parts = [*path.relative_to(base).parts[:-1], path.stem] if path != base else []
-    return next((split for part in reversed(parts) if (split := split_in(part)) is not None), None)
+    return split_in_parts(parts)

@@ -10,7 +10,7 @@ from datamodules.boxes.image_search import ANNOTATION_FOLDERS, folders_named, im
 from datamodules.boxes.via import read_via
 from datamodules.boxes.voc import BOX_EDGES, read_voc, read_xml, roots
 from datamodules.io import find_file, user_files
-from datamodules.splits import SPLIT_NAMES, split_in, splits_of
+from datamodules.splits import SPLIT_NAMES, split_in, split_in_parts, splits_of
 
 
 def read_annotations(
@@ -106,10 +106,7 @@ def _with_splits_of_folders(annotations: list[Annotation]) -> list[Annotation]:
         return []
     common = Path(os.path.commonpath([annotation.path.parent for annotation in annotations]))
     folders = {annotation.path.parent: annotation.path.parent.relative_to(common).parts for annotation in annotations}
-    split_of = {
-        folder: next((split for part in reversed(parts) if (split := split_in(part)) is not None), None)
-        for folder, parts in folders.items()
-    }
+    split_of = {folder: split_in_parts(parts) for folder, parts in folders.items()}
     if "train" not in split_of.values():
         return annotations
     return [annotation._replace(split=split_of[annotation.path.parent] or "train") for annotation in annotations]

@@ -167,7 +167,7 @@ def _damage(path: str | Path) -> str:
 
 def check_training(path: str | Path) -> None:
     """Raises ValueError if a checkpoint holds weights only, so that no training can go on from it."""
-    content = _without_tensors(path)
+    content = without_tensors(path)
     if content and (missing := missing_for_training(content)):
         raise ValueError(
             f"{path} has no {missing}, without which a training cannot go on: expected a checkpoint that holds more "
@@ -175,7 +175,7 @@ def check_training(path: str | Path) -> None:
         )
 
 
-def _without_tensors(path: str | Path) -> dict[str, Any]:
+def without_tensors(path: str | Path) -> dict[str, Any]:
     """What a checkpoint holds, of which tensors are read only when they are used; empty if it cannot be read so."""
     if is_ready(path):
         return _ready_checkpoint(Path(path))
@@ -193,7 +193,7 @@ def checkpoints_in(run: Path) -> list[Path]:
     """
 
     def age(path: Path) -> tuple[float, float]:
-        content = _without_tensors(path)
+        content = without_tensors(path)
         return content.get("global_step", 0) if content else math.inf, path.stat().st_mtime
 
     return sorted(_files_in(run), key=age, reverse=True)
@@ -220,7 +220,7 @@ def newest_whole(run: Path, to_train: bool = True) -> Path | None:
         except ValueError as error:
             print(error, file=sys.stderr)
             continue
-        if not to_train or not missing_for_training(_without_tensors(path)):
+        if not to_train or not missing_for_training(without_tensors(path)):
             return path
         passed_over = passed_over or path
     if passed_over is not None:

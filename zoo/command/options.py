@@ -122,9 +122,7 @@ def short_help(verb: str, recipe: str) -> str:
     """What a recipe is, what it sets, and the options that people use; the values are those of the recipe."""
     path = recipes.find(recipe)
     content, name = recipes.read(path), recipe.removesuffix(recipes.READY)
-    header = [
-        line[1:].strip() for line in itertools.takewhile(lambda x: x.startswith("#"), path.read_text().split("\n"))
-    ]
+    header = recipes.header(path)
     given = _settings(content)
     lines = [f"usage: zoo {verb} {name} [OPTION VALUE ...]", "", *header, ""]
     if "expect" in content:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,6 +155,12 @@ def shelf(recipe: str) -> str:
     """The shelf of the system that a recipe trains, such as "classification": the package of its class."""
     packages = read(find(recipe))["model"]["class_path"].split(".")
     return packages[1] if packages[0] == "zoo" else "other"
+
+
+def header(path: Path) -> list[str]:
+    """The lines of the comment that a recipe begins with, which says what it is."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line[1:].strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -4,11 +4,10 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import torch
 from lightning import Trainer
 
 from zoo.command import recipes
-from zoo.command.checkpoints import check_exists, newest_checkpoint, newest_whole, run_of_checkpoint
+from zoo.command.checkpoints import check_exists, newest_checkpoint, newest_whole, run_of_checkpoint, without_tensors
 from zoo.command.lightning_cli import ZooCLI
 from zoo.command.run_folder import is_restarted, note_command, note_end, release
 from zoo.report.page import NAME
@@ -84,8 +83,8 @@ class Progress(NamedTuple):
     @classmethod
     def of(cls, path: str | Path) -> Self | None:
         """That of a checkpoint file; None if it does not say it."""
+        saved = without_tensors(path)
         try:
-            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             loop = saved["loops"]["fit_loop"]
             begun, done = (loop["epoch_progress"]["current"][name] for name in ("ready", "processed"))
             is_at_end = loop["epoch_loop.batch_progress"]["is_last_batch"]

@@ -215,7 +215,7 @@ def _card(path: Path, header: dict[str, str]) -> Card:
         except ValueError:
             raise _no_model(path, f"its {one.name} is not JSON") from None
         if not isinstance(values[one.name], dict if get_origin(one.type) is dict else one.type):  # type: ignore[arg-type]
-            raise _no_model(path, f"its {one.name} is {header[one.name][:60]}, which is no {one.type}")
+            raise _no_model(path, f"its {one.name} is {header[one.name][:60]}, which is not a {one.type}")
     return Card(**values)
 
 

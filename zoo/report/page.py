@@ -110,11 +110,7 @@ def first_sentence(text: str) -> str:
 
 def recipe_title(path: Path) -> str:
     """The comment that a recipe begins with, on one line."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("# "))
+    lines = recipes.header(path)
     return "" if lines and lines[0].startswith("lightning.pytorch==") else " ".join(lines)
 
 

@@ -30,13 +30,14 @@ def summarize(cli: ZooCLI, verb: str) -> None:
         cli: of the command.
         verb: "fit", "validate" or "test".
     """
-    found = figures(cli, verb)  # a collective call
+    own_data = has_own_data(cli)
+    found = figures(cli, verb, own_data)  # a collective call
     if not cli.trainer.is_global_zero:
         return
     page = try_report(cli.folder)  # first, as nobody may be there to read the lines
     say("result", found)
     say("report" if page else "run folder", os.path.relpath(page or cli.folder))
-    say("next", next_command(cli, to_test=verb == "fit" and has_own_data(cli)))
+    say("next", next_command(cli, to_test=verb == "fit" and own_data))
 
 
 def try_report(folder: Path) -> Path | None:
@@ -57,9 +58,9 @@ def say(name: str, text: object) -> None:
     print(f"{name:<{WIDTH}}{text}", flush=True)
 
 
-def figures(cli: ZooCLI, verb: str) -> str:
+def figures(cli: ZooCLI, verb: str, own_data: bool) -> str:
     """The last values of the main metrics, whether the target is met, and after a training what it took."""
-    axes, expect = axes_of(cli.model), None if has_own_data(cli) else cli.config_init.get("expect")
+    axes, expect = axes_of(cli.model), None if own_data else cli.config_init.get("expect")
     values = {name: float(value) for name, value in epoch_metrics(cli.trainer).items()}
     found = [[name for name in values if split_of(name) == split] for split in SHOWN[verb]]
     names = next((some for some in found if some), [])  # of training only where there is nothing else

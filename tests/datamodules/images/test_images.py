@@ -402,7 +402,7 @@ def epochs_of(data: ImageFolder, count: int = 1) -> list[torch.Tensor]:
 
 @pytest.fixture
 def equal_images(tmp_path):
-    """Equal pixels in files that are no copies of each other."""
+    """Equal pixels in files that are not copies of each other."""
     for name in ("bird", "cat"):
         (tmp_path / "equal" / name).mkdir(parents=True)
         for i in range(8):

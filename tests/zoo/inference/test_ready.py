@@ -108,7 +108,7 @@ def test_what_is_not_a_ready_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match="its result is not JSON"):
         ready.read_card(path)
     save_file({"weight": torch.zeros(2)}, path, CARD.header() | {"data": "[1]"})
-    with pytest.raises(ValueError, match=r"its data is \[1\], which is no dict"):
+    with pytest.raises(ValueError, match=r"its data is \[1\], which is not a dict"):
         ready.read_card(path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         ready.read(tmp_path / "b.safetensors")

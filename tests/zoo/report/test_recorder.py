@@ -130,9 +130,8 @@ def test_a_result_tells_the_main_metrics(monkeypatch, here):
         model=SimpleNamespace(axes=dict.fromkeys(["loss", "map_50", "map_50_95", "box", "class"], Axis("", ""))),
         config_init={}, trainer=None,
     )  # fmt: skip
-    monkeypatch.setattr(summary, "has_own_data", lambda cli: False)
     monkeypatch.setattr(summary, "epoch_metrics", lambda trainer: dict.fromkeys(names, 0.5))
-    told = [part.split()[0] for part in summary.figures(cli, "validate").split(", ")]
+    told = [part.split()[0] for part in summary.figures(cli, "validate", own_data=False).split(", ")]
     assert told == ["val/map_50", "val/map_50_95", "val/loss"]
 
 

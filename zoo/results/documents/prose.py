@@ -64,9 +64,5 @@ def docstring_of(path: Path) -> str:
 
 def about(recipe: str) -> str:
     """The first sentence of the comment above a recipe."""
-    comment: list[str] = []
-    for line in recipes.find(recipe).read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        comment.append(line.lstrip("# "))
+    comment = recipes.header(recipes.find(recipe))
     return sentences(" ".join(comment))[0].rstrip(".") if comment else ""
