@@ -13,12 +13,13 @@ from PIL import Image
 
 from datamodules.io import atomic_write
 
-WIDTH, MAX_BYTES = 1200, 40_000  # pixels of the widest figure, size of a file
+WIDTH, LEAST = 1200, 1000  # pixels of the widest figure, and below which captions could no longer be read
+MAX_BYTES = 40_000  # of a file that is wider than that
 QUALITIES = (90, 75, 60, 48)  # tried in this order at each width
 
 
 def small(image: Image.Image) -> bytes:
-    """A figure as WebP of at most `MAX_BYTES`: first the quality is lowered, then the width."""
+    """A figure as WebP. To get it to `MAX_BYTES` first the quality is lowered, then the width, not below `LEAST`."""
     width = min(WIDTH, image.width)
     while True:
         resized = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
@@ -27,7 +28,9 @@ def small(image: Image.Image) -> bytes:
             resized.save(file, "WEBP", quality=quality, method=6)
             if file.tell() <= MAX_BYTES:
                 return file.getvalue()
-        width = width * 7 // 8
+        if width <= LEAST:
+            return file.getvalue()
+        width = max(LEAST, width * 7 // 8)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import threading
 
@@ -23,7 +24,8 @@ class LostProcess(Callback):
     """Ends the processes of a training when one of them has died, and says which; likewise for workers of the loader.
 
     The error of a collective call, or of the loader, gets a note that names the process. A process that waits in a
-    collective call, where nothing reaches it, is ended after a few seconds.
+    collective call, where nothing reaches it, is ended after a few seconds. SIGTERM is ignored from then on: what
+    started the processes, such as srun, sends it to those that are left, whose exit status would no longer say why.
 
     Args:
         command: what to run to go on, for the message; "" for none.
@@ -48,8 +50,11 @@ class LostProcess(Callback):
         self._close(DONE)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self.watch is not None and is_of_communication(exception) and self.watch.noticed.wait(WAIT):
-            exception.add_note(self._note())
+        if self.watch is not None and is_of_communication(exception):
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            if self.watch.noticed.wait(WAIT):
+                exception.add_note(self._note())
         line = worker_line(exception)
         if line is not None:
             owner = f"rank {self.watch.rank} of {self.watch.size} ({self.watch.where}) has lost " if self.watch else ""

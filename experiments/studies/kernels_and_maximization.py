@@ -5,11 +5,12 @@
 writes kernels_and_maximization.png and kernels_and_maximization.csv. A net of two convolutions and a linear layer
 learns scikit-learn's digits at 16x16 pixels, with noise on them, which keeps it from relying on single pixels. In the
 figure: the sixteen 5x5 filters of its first layer, some of which are edges and lines; images that excite channels of
-both layers, ten of each, those that answer most; and images that maximize the logit of each class (see
-zoo.analysis.activation_maximization). Channels answer to stripes of a width and direction, or to brightness; the image
-of a class has strokes where that digit has them, and more of them. The table has, for each class, logit and probability
-of plain gray and of the image that was found, and the highest logit among the test images of that class, which the
-found one is far beyond.
+both layers, up to ten of each, those that answer most; and images that maximize the logit of each class (see
+zoo.analysis.activation_maximization). Channels answer to stripes of a width and direction; some of the first layer
+answer to brightness alone, whose images would be white all over, and these are left out. The image of a class has
+strokes where that digit has them, and more of them. The table has, for each class, logit and probability of plain gray
+and of the image that was found, and the highest logit among the test images of that class, which the found one is far
+beyond.
 """
 
 from pathlib import Path
@@ -29,6 +30,7 @@ from zoo.analysis.activation_maximization import Maximized, maximize
 SIDE, EPOCHS, BATCH = 16, 20, 64
 NOISE = 0.7  # standard deviation, in those of the images
 SHOWN = 10  # channels of each layer
+FLAT = 0.05  # standard deviation of an image without a pattern
 
 
 def enlarged(split: str) -> tuple[Tensor, Tensor]:
@@ -69,9 +71,10 @@ def found_for_classes(net: nn.Sequential, steps: int) -> Maximized:
 
 
 def found_for_channels(net: nn.Sequential, layer: str, channels: int, steps: int) -> Maximized:
-    """Images for the channels of a layer that answer most, in the order of the channels."""
+    """Images for the channels of a layer that answer most, other than to brightness, in the order of the channels."""
     found = maximize(net, layer, range(channels), (1, SIDE, SIDE), normalize, steps=steps, variation=0.3)
-    most = found.after.topk(SHOWN).indices.sort().values
+    answer = found.after.where(found.images.flatten(1).std(1) > FLAT, -torch.inf)
+    most = answer.topk(min(SHOWN, int(answer.isfinite().sum()))).indices.sort().values
     return Maximized(*(values[most] for values in found))
 
 

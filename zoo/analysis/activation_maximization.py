@@ -69,11 +69,7 @@ def maximize(
     >>> torch.equal(found.images.flatten(1) > 0.5, linear[1].weight > 0)
     True
     """
-    parts = dict(net.named_modules()) | {"": net}
-    target = parts.get(layer or "")
-    if target is None:
-        named = ", ".join([name for name in parts if name][:6])
-        raise ValueError(f"there is no layer {layer!r} in {type(net).__name__}: expected a name such as {named}")
+    target = _part(net, layer)
     draw = torch.Generator().manual_seed(seed)
     found: list[Tensor] = []
     weight = next(net.parameters())
@@ -90,7 +86,7 @@ def maximize(
         def activations(shifted: Tensor) -> Tensor:
             found.clear()
             net(normalize(shifted))
-            return _of_units(found[0], units, layer or "the output")
+            return _of_units(found, units, layer or "the output")
 
         with forward_hooks([(target, lambda module, inputs, output: found.append(output))]):
             (slope,) = torch.autograd.grad(activations(images).sum(), images)
@@ -99,7 +95,7 @@ def maximize(
                     candidates = noises.clamp(0, 1).to(images)
                     found.clear()
                     net(normalize(candidates))
-                    images[i] = candidates[_of_units(found[0], [units[i]] * NOISES, "").argmax()]
+                    images[i] = candidates[_of_units(found, [units[i]] * NOISES, "").argmax()]
             before = activations(images).detach()
             for _ in range(steps):
                 move = torch.randint(-jitter, jitter + 1, (2,), generator=draw).tolist()
@@ -113,14 +109,50 @@ def maximize(
     return Maximized(images.detach().cpu(), before.cpu(), after.cpu())
 
 
-def _of_units(output: Tensor, units: Sequence[int], name: str) -> Tensor:
-    """(B,), for each image the activation of its own unit; channels are the second axis, of tokens the last."""
+def width_of(net: nn.Module, layer: str | None, shape: tuple[int, int, int]) -> int:
+    """How many units a layer has for images of (C, H, W): its channels, or the net's outputs if the layer is None.
+
+    Raises:
+        ValueError: if there is no such layer, or it gives no tensor of channels.
+
+    >>> width_of(nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU()), "0", (1, 8, 8))
+    5
+    """
+    found: list[Tensor] = []
+    with torch.no_grad(), untouched(net), forward_hooks([(_part(net, layer), lambda *call: found.append(call[2]))]):
+        net.eval()(next(net.parameters()).new_zeros(1, *shape))
+    return _channels(found, layer or "the output").size(1)
+
+
+def _part(net: nn.Module, layer: str | None) -> nn.Module:
+    parts = dict(net.named_modules()) | {"": net}
+    if (found := parts.get(layer or "")) is None:
+        named = ", ".join([name for name in parts if name][:6])
+        raise ValueError(f"there is no layer {layer!r} in {type(net).__name__}: expected a name such as {named}")
+    return found
+
+
+def _channels(outputs: list[Tensor], name: str) -> Tensor:
+    """Of what a layer gave first (B, C), the mean of each channel over places or tokens.
+
+    Channels are the second axis, of tokens the last.
+    """
+    if not outputs:
+        raise ValueError(
+            f"{name} is not called in evaluation: expected one on the way to the output; choose another layer"
+        )
+    output = outputs[0]
     if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4):
         what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(
             f"{name} gives {what}: expected (B, C), (B, C, H, W) or tokens (B, T, C); choose another layer"
         )
-    channels = output.mean(1) if output.ndim == 3 else output.flatten(2).mean(2) if output.ndim == 4 else output
+    return output.mean(1) if output.ndim == 3 else output.flatten(2).mean(2) if output.ndim == 4 else output
+
+
+def _of_units(outputs: list[Tensor], units: Sequence[int], name: str) -> Tensor:
+    """(B,), for each image the activation of its own unit."""
+    channels = _channels(outputs, name)
     if not all(0 <= unit < channels.size(1) for unit in units):
         raise ValueError(f"units are {list(units)}: expected channels of {name}, 0 to {channels.size(1) - 1}")
     return channels[torch.arange(len(units)), torch.as_tensor(units)]

@@ -14,7 +14,7 @@ from jsonargparse.typing import NonNegativeFloat
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from callbacks.monitors.flops import FlopCounter
 from callbacks.runtime.csv_logger import ContinueMetrics, KeepingCSVLogger
@@ -246,13 +246,18 @@ class ZooCLI(LightningCLI):
         """The command that goes on with this run; what it was started with is in the run's config."""
         return " ".join([self.resume_by, shlex.quote(os.path.relpath(self.folder)), *trust.options(self.settings)])
 
+    def writes_metrics(self, logger: Any) -> bool:
+        """Whether a logger would write the same file as the command's own, each row twice."""
+        return isinstance(logger, CSVLogger) and Path(logger.log_dir).resolve() == self.folder.resolve()
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self.config_init.trainer
         kwargs["default_root_dir"] = str(self.folder)
         if trainer.logger is not False:  # beside loggers of the user's: pages on the run are made from this one
             given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
             csv = KeepingCSVLogger(self.folder, name="", version="")
-            kwargs["logger"] = [*(logger for logger in given if logger not in (None, True)), csv]
+            others = [logger for logger in given if logger not in (None, True) and not self.writes_metrics(logger)]
+            kwargs["logger"] = [*others, csv]
         has_own_bar, has_own_table = (
             any(isinstance(callback, kind) for callback in trainer.callbacks or [])
             for kind in (ProgressBar, ModelSummary)

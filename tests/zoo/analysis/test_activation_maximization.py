@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from helpers import fingerprint_of_global_randomness
-from zoo.analysis.activation_maximization import maximize
+from zoo.analysis.activation_maximization import maximize, width_of
 from zoo.classification.resnet_mini import ResNetMini
 
 
@@ -73,3 +73,22 @@ def test_layers_and_units_that_do_not_exist_are_refused():
         maximize(net, "steam", [0], (1, 28, 28))
     with pytest.raises(ValueError, match=r"units are \[10\]: expected channels of the output, 0 to 9"):
         maximize(net, None, [10], (1, 28, 28))
+
+
+def test_the_units_of_a_layer_are_counted_and_one_off_the_way_is_refused():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.Conv2d(1, 6, 3), nn.Conv2d(1, 7, 3)
+            self.norm = nn.BatchNorm2d(6)
+
+        def forward(self, x):
+            return self.norm(self.used(x)).flatten(1)
+
+    net = Net()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert (width_of(net, "used", (1, 5, 5)), width_of(net, None, (1, 5, 5))) == (6, 6 * 9)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    for call in (lambda: width_of(net, "unused", (1, 5, 5)), lambda: maximize(net, "unused", [0], (1, 5, 5))):
+        with pytest.raises(ValueError, match="unused is not called in evaluation: expected one on the way"):
+            call()

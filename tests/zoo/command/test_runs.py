@@ -157,6 +157,16 @@ def test_the_last_epoch_is_saved_also_without_a_validation(here, capfd, epochs, 
     assert torch.load("mine/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6 * epochs
 
 
+@pytest.mark.parametrize("kind", ["callbacks.runtime.csv_logger.KeepingCSVLogger", "CSVLogger"])
+def test_a_csv_logger_of_the_users_writes_no_row_twice(here, kind):
+    logger = {"class_path": kind, "init_args": {"save_dir": ".", "name": "", "version": ""}}
+    assert main([*SHORT, "--trainer.logger", json.dumps([logger]), "--trainer.default_root_dir", "mine"]) == 0
+    assert [row["epoch"] for row in rows("mine") if row["val/acc"]] == ["0", "1"]
+    assert main([*SHORT, "--trainer.logger", json.dumps([logger | {"init_args": {"save_dir": "."}}])]) == 0
+    (beside,) = here.glob("runs/digits/small/*/lightning_logs/version_0/metrics.csv")
+    assert [row["epoch"] for row in rows(beside.parents[2]) if row["val/acc"]] == ["0", "1"]
+
+
 def test_a_complete_run_is_left_as_it_is_and_goes_on_with_more_epochs_at_their_rates(here, capfd):
     monitor = ["--trainer.callbacks", "[{class_path: lightning.pytorch.callbacks.LearningRateMonitor}]"]
     assert main([*SHORT, *monitor, "--trainer.log_every_n_steps", "1", "--trainer.default_root_dir", "mine"]) == 0
