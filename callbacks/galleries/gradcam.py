@@ -137,7 +137,7 @@ class GradCAMGallery(ClassifierGallery):
         if self.of == "mistakes" and not self.mistakes:
             what, legend = "no mistakes: the least sure", ""
         subtitle = f"Evidence for the {self.target}, {what} of the {self.split_name} set{legend}"
-        title = f"{self.method} at {layer}, {size[0]}x{size[1]}"
+        title = f"Where the evidence lies: {self.method} at {layer}, {size[0]}x{size[1]}"
         figure, axes = cells(len(maps), 2, title, subtitle, foot=0.55)
         rows = []
         for pair, item, heat in zip(axes, items, maps, strict=True):

@@ -177,7 +177,7 @@ def test_galleries_are_legible(trainer, published, texts_of, assert_legible, n):
     for _, figure, _ in published:
         assert_legible(figure)
     texts = " ".join(texts_of(published[1].figure))
-    assert "GradCAM at stages.1, 6x6" in texts
+    assert "Where the evidence lies: GradCAM at stages.1, 6x6" in texts
     assert "relevance, 0 to 1" in texts
 
 
@@ -488,7 +488,7 @@ def test_of_small_images_the_maps_of_the_stage_before_are_drawn(trainer, publish
     trainer(cams).fit(coarse(strides=(1, 2)), Synthetic(image_shape=(1, 16, 16), num_classes=3, batch_size=8))
     assert cams.unavailable is None
     (figure,) = published
-    assert "GradCAM at stages.0, 8x8" in texts_of(figure.figure)
+    assert "Where the evidence lies: GradCAM at stages.0, 8x8" in texts_of(figure.figure)
 
 
 def test_the_next_run_tries_again(trainer, published, caplog):

@@ -204,7 +204,8 @@ def test_two_commands_in_one_allocation_do_not_meet(submit, folder, undisturbed)
 def test_an_array_trains_each_recipe_of_a_list_and_its_jobs_are_requeued_one_by_one(cluster, submit, folder):
     (folder / "list.txt").write_text("digits/small --seed_everything 1\ndigits/small --seed_everything 2\n")
     array = submit("recipes.sbatch", "list.txt", *options(ranks=1), more=("--array=1-2",))
-    cluster.wait_until(lambda: len(numbers(cluster, array)) == 2, lambda: str(numbers(cluster, array)))
+    # Until they start, all jobs of an array have one number.
+    cluster.wait_until(lambda: len(set(numbers(cluster, array).values())) == 2, lambda: str(numbers(cluster, array)))
     jobs = {task: Job(cluster, number, folder / f"{number}.out") for task, number in numbers(cluster, array).items()}
     jobs["1"].wait_for("after step 2.")
     cluster.call("scancel", "--signal=USR1", f"{array.number}_1")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from zoo.command import recipes
 from zoo.command.actions.grow import load_automaton
@@ -52,6 +53,14 @@ def test_a_trained_automaton_is_exported(run_script, tmp_path, capfd):
     assert (metadata["texture"], metadata["recipe"]) == ("a texture", name)
     assert metadata["steps"] == str(saved["global_step"])
     assert all(float(metadata[key]) > 0 for key in ("style_loss", "style_drop", "stability"))
+
+
+def test_relevance_maps_of_several_nets_are_drawn_for_the_same_images(run_script, tmp_path, capfd):
+    run_script("gradcam_of_nets", "digits/small", "digits/small@ready", "--n", 3)
+    with Image.open(tmp_path / "gradcam.png") as figure:
+        assert min(figure.size) > 400
+    with pytest.raises(SystemExit, match="fashion_mnist/flagship is trained on other data than digits/small"):
+        run_script("gradcam_of_nets", "digits/small", "fashion_mnist/flagship")
 
 
 @pytest.mark.parametrize("path", sorted(SCRIPTS.glob("[!_]*.py")), ids=lambda path: path.stem)
