@@ -50,6 +50,7 @@ KNOWN_WARNINGS = (
 KNOWN_REMARKS = ("💡 Tip", "Loading `train_dataloader`", "TPU available")
 
 BROKEN_PIPE = 141  # exit status, as shells report SIGPIPE
+TRY_AGAIN = 75  # exit status where another process of the training has died (EX_TEMPFAIL of sysexits.h)
 
 
 class Parser(argparse.ArgumentParser):
@@ -223,6 +224,8 @@ def main(argv: list[str] | None = None) -> int:
         if debug or (explained := explanation(error)) is None:
             raise
         line, status = explained
+        if status == TRY_AGAIN:  # srun now ends this process, too, whose status would then no longer say why
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if line:
             print(f"zoo: {' '.join(line.split())}", file=sys.stderr)
         return status
