@@ -61,7 +61,7 @@ def draw(pictures: list, truths: list[str], rows: list[tuple[str, list, list[str
     width = LEFT + len(pictures) * (SIDE + GAP)
     height = HEAD + (len(rows) + 1) * block
     figure = Figure((width, height), facecolor="white")
-    heading(figure, "Where the evidence lies, for different nets", f"{method}; below each map the prediction")
+    heading(figure, "Where different nets find their evidence", f"{method}; below each map the prediction")
     named = [("test image", pictures, truths), *rows]
     for row, (name, shown, classes) in enumerate(named):
         bottom = height - HEAD - row * block - SIDE
