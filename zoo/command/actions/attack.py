@@ -82,15 +82,11 @@ def attack(
         if number is not None and number < 1:
             raise ValueError(f"{name} is {number}: expected 1 or more")
     checkpoint, config = find_run(source)
-    model, metadata = load_module(checkpoint)
-    if not isinstance(model, Classifier):
-        raise ValueError(f"{checkpoint} holds a {type(model).__name__}: expected a classifier; see `zoo list`")
-    classes = [str(name) for name in metadata["classes"]]
+    model, metadata, device = load_classifier(checkpoint)
+    classes = metadata["classes"]
     target = parse_target(targets, classes)
     cli = ZooCLI(str(config), [*(options or []), *NO_TRAINING_OPTIONS], folder=checkpoint.parent)
     data: Any = cli.datamodule
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    model.to(device)
     statistics = {"mean": data.mean, "std": data.std, "epsilon": size}
     tally, shown = Tally(), list[Attacked]()
     for images, labels in normalized_batches(data, limit, device):
@@ -108,8 +104,7 @@ def attack(
     reached = f"{tally.reached} of {tally.attacked} images become the class aimed at ({targets})"
     subtitle = f"{reached}; the first {len(shown)} of the test set"
     factor = max(1, round(0.5 / size)) if size else 1  # the largest change becomes black or white
-    run = None if is_ready(checkpoint) else config.parent
-    path = Path(out) if out is not None else Path("attack.png") if run is None else run / "pictures" / "attack.png"
+    run, path = place_of_figure(checkpoint, config, "attack.png", out)
     save_figure(attack_figure(shown, factor, title, subtitle, about=str(run or source)), path)
     return {
         "checkpoint": str(checkpoint),
@@ -173,15 +168,43 @@ def parse_target(text: str, classes: list[str]) -> str | int:
     """A way to choose targets, or the number of a class given by name or number."""
     if text in (LEAST_LIKELY, RANDOM):
         return text
-    if text in classes:
-        return classes.index(text)
-    if text.isdecimal() and int(text) < len(classes):
-        return int(text)
+    if (number := class_number(text, classes)) is not None:
+        return number
     known = [LEAST_LIKELY, RANDOM, *classes]
     hint = nearest_names(text, known, f"the classes are {', '.join(classes[:20])}")
     raise ValueError(
         f"targets is {text!r}: expected {LEAST_LIKELY}, {RANDOM}, or one of {len(classes)} classes; {hint}"
     )
+
+
+def class_number(text: str, classes: list[str]) -> int | None:
+    """The number of a class given by name or number; None if it is neither.
+
+    >>> class_number("dog", ["cat", "dog"]), class_number("0", ["cat", "dog"]), class_number("2", ["cat", "dog"])
+    (1, 0, None)
+    """
+    if text in classes:
+        return classes.index(text)
+    return int(text) if text.isdecimal() and int(text) < len(classes) else None
+
+
+def load_classifier(checkpoint: Path) -> tuple[Classifier, dict[str, Any], torch.device]:
+    """A trained classifier on the device that there is, the metadata of its data, and the device.
+
+    Raises:
+        ValueError: if the checkpoint holds another system.
+    """
+    model, metadata = load_module(checkpoint)
+    if not isinstance(model, Classifier):
+        raise ValueError(f"{checkpoint} holds a {type(model).__name__}: expected a classifier; see `zoo list`")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return model.to(device), metadata | {"classes": [str(name) for name in metadata["classes"]]}, device
+
+
+def place_of_figure(checkpoint: Path, config: Path, name: str, out: str | Path | None) -> tuple[Path | None, Path]:
+    """The run folder, None for a ready model, and where a figure goes: `out`, or among the pictures of the run."""
+    run = None if is_ready(checkpoint) else config.parent
+    return run, Path(out) if out is not None else Path(name) if run is None else run / "pictures" / name
 
 
 def find_run(source: str) -> tuple[Path, Path]:

@@ -5,15 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from callbacks.figures.grids import columns_for, grid
 from callbacks.figures.style import save_figure, shorten
 from datamodules.messages import nearest_names
 from zoo.analysis.activation_maximization import maximize, width_of
-from zoo.classification.base import Classifier
-from zoo.command.actions.attack import find_run
-from zoo.command.checkpoints import is_ready, load_module
+from zoo.command.actions.attack import class_number, find_run, load_classifier, place_of_figure
 from zoo.inference.preprocess import Images
 
 OF_CLASSES, OF_CHANNELS = 10.0, 1.0  # default weights of smoothness: classes answer to much more that is not seen
@@ -68,14 +64,10 @@ def draw_maximized(
     if variation < 0:
         raise ValueError(f"variation is {variation:g}: expected 0 or more")
     checkpoint, config = find_run(source)
-    model, metadata = load_module(checkpoint)
-    if not isinstance(model, Classifier):
-        raise ValueError(f"{checkpoint} holds a {type(model).__name__}: expected a classifier; see `zoo list`")
+    model, metadata, _ = load_classifier(checkpoint)
     images = Images(metadata["image_shape"], metadata["mean"], metadata["std"])
     shape = (images.image_shape[0], images.image_shape[1], images.image_shape[2])
-    classes = [str(name) for name in metadata["classes"]]
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    model.to(device)
+    classes = metadata["classes"]
     channels = len(classes) if layer is None else width_of(model.net, layer, shape)
     chosen = list(range(min(n, channels))) if units is None else [parse_unit(unit, layer, classes) for unit in units]
     found = maximize(
@@ -87,7 +79,7 @@ def draw_maximized(
     captions = [f"{shorten(name, 16)}: {before:.2g} → {after:.2g}" for name, before, after in values]
     pictures = [(255 * image).round().byte().permute(1, 2, 0).numpy() for image in found.images]
     what = "the classes answer" if layer is None else f"{len(chosen)} of {channels} channels of {layer} answer"
-    run = None if is_ready(checkpoint) else config.parent
+    run, path = place_of_figure(checkpoint, config, "maximized.png", out)
     figure = grid(
         pictures,
         captions,
@@ -95,7 +87,6 @@ def draw_maximized(
         f"{shorten(str(run or source), 60)}; activation of gray noise → of the image found in {steps} steps",
         columns=columns_for(len(pictures)),
     )
-    path = Path(out) if out is not None else Path("maximized.png") if run is None else run / "pictures/maximized.png"
     save_figure(figure, path)
     return {
         "checkpoint": str(checkpoint),
@@ -113,11 +104,11 @@ def parse_unit(text: str, layer: str | None, classes: list[str]) -> int:
     Raises:
         ValueError: if it is neither.
     """
-    if layer is None and text in classes:
-        return classes.index(text)
-    if text.isdecimal() and (layer is not None or int(text) < len(classes)):
-        return int(text)
     if layer is not None:
+        if text.isdecimal():
+            return int(text)
         raise ValueError(f"units has {text!r}: expected the number of a channel of {layer}, such as 0")
+    if (number := class_number(text, classes)) is not None:
+        return number
     hint = nearest_names(text, classes, f"the classes are {', '.join(classes[:20])}")
     raise ValueError(f"units has {text!r}: expected one of {len(classes)} classes, by name or number; {hint}")
