@@ -4,8 +4,6 @@ import os
 import pickle
 import random
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -73,21 +71,6 @@ def record(data: ImageData, *callbacks: Callback, **options) -> Recorder:
     trainer = quiet_trainer(callbacks=list(callbacks), **({"max_epochs": 1, "num_sanity_val_steps": 0} | options))
     trainer.fit(module, datamodule=data)
     return module
-
-
-def run_as_script(file: str, *arguments: object) -> None:
-    """Runs a test file as a script in a process of its own, such as one that forks; its `__main__` part must end well.
-
-    The limit is generous, as the machine may be busy with other things.
-    """
-    # The checkout itself, too: the folder tests/zoo would otherwise hide the package zoo.
-    paths = [*map(str, Path(__file__).parents[:2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", file, *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 def fingerprint_of_global_randomness() -> tuple:

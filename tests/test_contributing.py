@@ -4,12 +4,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+import processes
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,32 +63,18 @@ def add_coarse(checkout: Path) -> None:
     (checkout / "experiments" / "cifar10" / "coarse.yaml").write_text(changed)
 
 
-def test_a_system_takes_two_files(checkout):
+def test_a_system_takes_two_files(checkout, monkeypatch):
     add_coarse(checkout)
-    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-
-    def python(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *words], cwd=checkout, env=environment, capture_output=True, text=True, timeout=600
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    listed = json.loads(python("-m", "zoo", "list", "--json"))
+    monkeypatch.chdir(checkout)
+    python = partial(processes.run, "-m", PYTHONPATH=os.pathsep.join(map(str, (checkout, checkout / "tests"))))
+    listed = json.loads(python("zoo", "list", "--json"))
     assert {"recipe": "digits/my-net", "module": "MyNet"}.items() <= {
         key: value for line in listed if line["module"] == "MyNet" for key, value in line.items()
     }.items()
-    report = python(
-        *(
-            "-m",
-            "pytest",
-            "-p",
-            "no:cacheprovider",
-            "-k",
-            "MyNet or my-net or Coarse or coarse or is_too_full or circle",
-        ),
-        *("tests/contract", "tests/zoo/command/test_recipes.py", "tests/test_imports.py"),
-    )
+    selected = "MyNet or my-net or Coarse or coarse or is_too_full or circle"
+    suites = ("tests/contract", "tests/zoo/command/test_recipes.py", "tests/test_imports.py")
+    report = python("pytest", "-p", "no:cacheprovider", "--durations=15", "-k", selected, *suites)
     passed = int(re.search(r"(\d+) passed", report)[1])
     assert passed > 24, report
-    assert json.loads(python("-m", "zoo", "reproduce", "digits/my-net", "--json", "--trainer.max_epochs", "5"))["met"]
+    reproduced = python("zoo", "reproduce", "digits/my-net", "--json", "--trainer.max_epochs", "5")
+    assert json.loads(next(line for line in reproduced.splitlines() if line.startswith("{")))["met"]

@@ -13,8 +13,9 @@ import torch
 from lightning import Callback, LightningModule
 from torch import nn
 
+import processes
 from callbacks.training.lsuv import LSUV
-from helpers import Synthetic, fingerprint_of_global_randomness, quiet_trainer, run_as_script
+from helpers import Synthetic, fingerprint_of_global_randomness, quiet_trainer
 from zoo.classification.plain_conv import PlainConv
 from zoo.classification.resnet_mini import ResNetMini
 from zoo.parts.activations import GeneralReLU
@@ -309,8 +310,8 @@ def run(folder: Path) -> None:
 
 
 def test_two_processes_end_equal_and_normalized_over_both_their_batches(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # or the folder tests/zoo hides the package zoo
-    run_as_script(__file__, tmp_path)
+
+    processes.run(__file__, tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     assert not torch.equal(first["image"], second["image"])
     assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())

@@ -12,8 +12,9 @@ import pytest
 import torch
 from lightning import Callback
 
+import processes
 from datamodules.augment.images import Crop, Flip
-from helpers import Synthetic, quiet_trainer, run_as_script
+from helpers import Synthetic, quiet_trainer
 from zoo.classification.resnet_mini import ResNetMini
 
 EPOCHS, BATCH = 2, 6
@@ -72,7 +73,7 @@ def run(folder: Path, devices: int) -> None:
 def written(tmp_path_factory) -> dict[str, dict]:
     """What two processes wrote and what one did, by file name."""
     folder = tmp_path_factory.mktemp("distributed")
-    run_as_script(__file__, folder)
+    processes.run(__file__, folder)
     run(folder, devices=1)
     return {path.stem: torch.load(path) for path in folder.glob("*.pt")}
 

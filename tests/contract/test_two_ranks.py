@@ -12,8 +12,9 @@ import pytest
 import torch
 from lightning import Callback
 
+import processes
 from cases import case_of, make, systems, write_files
-from helpers import quiet_trainer, run_as_script
+from helpers import quiet_trainer
 
 
 class WriteWeights(Callback):
@@ -43,7 +44,7 @@ def written(tmp_path_factory, request) -> Path:
     """Where the weights are, of all systems whose tests were selected."""
     folder = tmp_path_factory.mktemp("two_ranks")
     selected = [item for item in request.session.items if item.path == Path(__file__)]
-    run_as_script(__file__, folder, *(item.callspec.params["system"].__name__ for item in selected))
+    processes.run(__file__, folder, *(item.callspec.params["system"].__name__ for item in selected))
     return folder
 
 

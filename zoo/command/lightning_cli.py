@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 import sys
+from copy import deepcopy
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -206,13 +207,13 @@ class ZooCLI(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.words = args
         self.config = parser.parse_args(args)  # without Lightning's warning that sys.argv holds something too
-        given = parser.parse_args(args, defaults=False).get("model.init_args")
-        self.given = {name: given.get(name) if given else None for name in System.from_data}
 
     def before_instantiate_classes(self) -> None:
         separate_port()
         self.settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        self.config_dump = deepcopy(self.settings)  # Lightning would make it anew, and enters what the data say
         folder = self.given_folder or self.config.trainer.default_root_dir
         self.folder = Path(folder or claim_run_folder(recipes.name_of(self.recipe), self.command)).absolute()
 
@@ -225,12 +226,20 @@ class ZooCLI(LightningCLI):
         super().instantiate_classes()
         for logger in here:  # the saved config is a recipe: another run of it gets a folder of its own
             logger.init_args.save_dir = "."
-        for name, what in System.from_data.items():
-            given, found = self.given[name], getattr(self.datamodule, name, None)
-            if None not in (given, found) and given != found:
+        self.check_sizes()
+
+    def check_sizes(self) -> None:
+        """Raises an error for a size that was given to the model and is not that of the data."""
+        used = self.config.model.get("init_args", {})
+        found = {name: getattr(self.datamodule, name, None) for name in System.from_data}
+        differ = [name for name in found if None not in (used.get(name), found[name]) and used[name] != found[name]]
+        # A default gives way to the data; telling it from what was given takes half a second.
+        given = self.parser.parse_args(self.words, defaults=False).get("model.init_args") if differ else None
+        for name in differ:
+            if given and given.get(name) is not None:
                 raise ValueError(
-                    f"{name} is {given}, but the data have {found} {what}: expected the same number; "
-                    "leave it out, and it is taken from the data"
+                    f"{name} is {given[name]}, but the data have {found[name]} {System.from_data[name]}: expected the "
+                    "same number; leave it out, and it is taken from the data"
                 )
 
     def timed_checkpoints(self) -> list[Callback]:

@@ -15,9 +15,10 @@ from lightning import LightningModule
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch.utils.data import DataLoader, TensorDataset
 
+import processes
 from callbacks.figures.confusion import draw_confusion
 from callbacks.monitors.confusion import Confusion
-from helpers import quiet_trainer, run_as_script
+from helpers import quiet_trainer
 
 K, N = 4, 37
 draw = torch.Generator().manual_seed(0)
@@ -129,7 +130,7 @@ def test_the_figure_is_legible(assert_legible, texts_of, number):
 
 
 def test_two_processes_count_every_image_once(tmp_path):
-    run_as_script(__file__, tmp_path)
+    processes.run(__file__, tmp_path)
     found = read(tmp_path)
     even = N - N % 2  # the sampler repeats the last image for the other rank
     repeated = torch.cat([torch.arange(N), torch.arange(even - N + 2)])

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from zoo.command import recipes
+from processes import Process
 from zoo.command.main import main
 
 OWN = """
@@ -48,13 +47,9 @@ def here(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_rank_that_is_killed_ends_the_other_one_by_one_line_that_names_it(here, victim):
     """Real processes, as Lightning starts them. If the first is killed, the second remains without a parent."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zoo", *FIT, *TWO, "--trainer.callbacks", "[{class_path: own.Slow}]"],
-        env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(recipes.ROOT.parent), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    process = Process("-m", "zoo", *FIT, *TWO, "--trainer.callbacks", "[{class_path: own.Slow}]")
     before: list[str] = []
-    reader = threading.Thread(target=lambda: before.extend(process.stdout), daemon=True)
+    reader = threading.Thread(target=lambda: before.extend(process.output), daemon=True)
     reader.start()
     wait_until(lambda: Path("0.pid").exists() and Path("1.pid").exists(), 300, process, before)
     killed, start, so_far = int(Path(f"{victim}.pid").read_text()), time.monotonic(), len(before)
@@ -71,7 +66,7 @@ def test_a_rank_that_is_killed_ends_the_other_one_by_one_line_that_names_it(here
     assert "2 processes x batch_size 8 = 16 samples" in "".join(before)
 
 
-def wait_until(is_so, seconds: float, process: subprocess.Popen, lines: list[str]) -> None:
+def wait_until(is_so, seconds: float, process: Process, lines: list[str]) -> None:
     end = time.monotonic() + seconds
     while not is_so():
         assert process.poll() is None, "".join(lines)

@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,6 +15,7 @@ from PIL import Image
 from datamodules.images.digits import Digits
 from datamodules.images.fashion_mnist import FashionMNIST
 from helpers import draw_picture
+from processes import Process
 from zoo.command import recipes
 from zoo.command.checkpoints import load_module, newest_checkpoint
 from zoo.command.lightning_cli import ZooCLI
@@ -202,27 +201,23 @@ def test_demo_goes_on_with_digits_and_says_why(here, monkeypatch, capfd):
 def test_ctrl_c_leaves_a_checkpoint_that_continues_bit_equal(here, capfd):
     """A real process and a real signal, in the middle of an epoch; on the digits, with augmentation and Muon."""
     fit = ["fit", "digits/small", "--trainer.max_epochs", "2", "--trainer.callbacks", "null"]
-    slow = (
+    Path("slow.py").write_text(
         "import sys, time, zoo.command.main, zoo.classification.base as c\n"
         "step = c.Classifier.training_step\n"
         "def slowly(self, batch, batch_idx): time.sleep(0.2); return step(self, batch, batch_idx)\n"
         "c.Classifier.training_step = slowly\n"
         "sys.exit(zoo.command.main.main(sys.argv[1:]))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", slow, *fit, "--trainer.default_root_dir", "broken"],
-        env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(recipes.ROOT.parent), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    process = Process("slow.py", *fit, "--trainer.default_root_dir", "broken")
     lines = []
-    for line in process.stdout:
+    for line in process.output:
         lines.append(line)
         if "epoch 1/2" in line:
             time.sleep(1.0)
-            process.send_signal(signal.SIGINT)
+            process.send(signal.SIGINT)
             break
-    rest, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, "".join(lines) + rest
+    rest = process.output.read()
+    assert process.wait() == 130, "".join(lines) + rest
     assert "zoo fit --resume broken" in rest
     assert "Detected KeyboardInterrupt" not in rest
     steps = torch.load("broken/checkpoints/interrupted.ckpt", weights_only=True)["global_step"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from processes import run
 from zoo.command import recipes
 from zoo.command.main import main
 
@@ -97,7 +98,7 @@ def test_many_large_photographs_are_classified_in_little_memory_one_line_at_a_ti
     for i in range(1, 60):
         Path(f"{i}.jpg").hardlink_to("0.jpg")
     assert main(["fit", "digits/small", *QUICK]) == 0
-    code = (
+    Path("measure.py").write_text(
         "import resource, sys, zoo.command.actions.predict as p\n"
         "lines = p.predict('digits/small', [f'{i}.jpg' for i in range(60)])\n"
         "next(lines)\n"
@@ -105,11 +106,7 @@ def test_many_large_photographs_are_classified_in_little_memory_one_line_at_a_ti
         "assert len(list(lines)) == 59\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - first) // 1024)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(recipes.ROOT.parent), "OMP_NUM_THREADS": "1"},
-        capture_output=True, check=True, text=True,
-    )  # fmt: skip
-    assert int(done.stdout.splitlines()[-1]) < 200  # MiB; decoded, the files are 2160
+    assert int(run("measure.py").splitlines()[-1]) < 200  # MiB; decoded, the files are 2160
 
 
 def test_folders_of_the_same_names_in_the_working_folder_hide_nothing(here):

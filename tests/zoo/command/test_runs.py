@@ -7,7 +7,6 @@ import pty
 import select
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import torch
 import yaml
 
 from datamodules.images.digits import Digits
+from processes import Process
 from zoo import trust
 from zoo.command import recipes, run_folder
 from zoo.command.actions import reproduce
@@ -286,22 +286,22 @@ def test_within_an_epoch_another_batch_size_is_refused(here, capfd):
 def test_a_reader_that_goes_away_costs_no_checkpoint(here, reader):
     """Real processes: Ctrl-C that also ends the other end of a pipe, and a terminal with a shell that is closed."""
     Path("slow.py").write_text(SLOW)
-    fit = [sys.executable, "slow.py", *FIT, "--trainer.max_epochs", "50", "--trainer.default_root_dir", "mine"]
-    environment = os.environ | {"PYTHONPATH": str(recipes.ROOT.parent), "OMP_NUM_THREADS": "1", "PS1": "$ "}
+    fit = ["slow.py", *FIT, "--trainer.max_epochs", "50", "--trainer.default_root_dir", "mine"]
     if reader == "pipe":
-        process = subprocess.Popen(fit, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        while b"epoch 1/50" not in process.stdout.readline():
+        process = Process(*fit)
+        while "epoch 1/50" not in process.output.readline():
             assert process.poll() is None
-        process.stdout.close()
+        process.output.close()
         time.sleep(3)  # it goes on by itself
         assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=120) == 130
+        process.send(signal.SIGINT)
+        assert process.wait() == 130
     else:
+        environment = os.environ | {"PYTHONPATH": str(recipes.ROOT.parent), "OMP_NUM_THREADS": "1", "PS1": "$ "}
         shell, terminal = pty.fork()
         if shell == 0:
             os.execvpe("bash", ["bash", "--norc", "-i"], environment)
-        os.write(terminal, f"{shlex.join(fit)}\n".encode())
+        os.write(terminal, f"{shlex.join([sys.executable, *fit])}\n".encode())
         while not Path("mine/checkpoints/last.ckpt").exists():
             if select.select([terminal], [], [], 0.1)[0]:
                 os.read(terminal, 65536)
@@ -318,20 +318,16 @@ def test_two_processes_stop_together_when_one_of_them_gets_a_signal(here):
     """Real processes: the signal goes to the first only. Both save one checkpoint, which then continues."""
     Path("slow.py").write_text(SLOW)
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.default_root_dir", "mine"]
-    process = subprocess.Popen(
-        [sys.executable, "slow.py", *FIT, "--trainer.max_epochs", "50", *two],
-        env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(recipes.ROOT.parent), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    process = Process("slow.py", *FIT, "--trainer.max_epochs", "50", *two)
     lines = []
-    for line in process.stdout:
+    for line in process.output:
         lines.append(line)
         if "epoch 1/50" in line:
             time.sleep(0.5)
-            process.send_signal(signal.SIGTERM)
+            process.send(signal.SIGTERM)
             break
-    rest, _ = process.communicate(timeout=60)
-    assert process.returncode == 143, "".join(lines) + rest
+    rest = process.output.read()
+    assert process.wait() == 143, "".join(lines) + rest
     assert rest.count("to go on from here") == 1
     assert "Traceback" not in rest
     assert len(list(Path("mine/checkpoints").glob("interrupted*"))) == 1

@@ -16,12 +16,13 @@ import torch
 from lightning import Callback
 from PIL import Image
 
+import processes
 from callbacks.figures.animation import strip, write_gif
 from callbacks.galleries.animation import Animation
 from callbacks.training.gradients import GradientNormalization
 from datamodules.batches import ContentStyle
 from datamodules.images.single_image import ImagePair
-from helpers import draw_picture, fingerprint_of_global_randomness, quiet_trainer, run_as_script
+from helpers import draw_picture, fingerprint_of_global_randomness, quiet_trainer
 from zoo.command.actions.grow import AUTOMATA, load_automaton, names, save_automaton
 from zoo.command.main import main
 from zoo.generation.texture_nca import TextureNCA
@@ -236,7 +237,7 @@ def train_on(folder: Path, devices: int) -> None:
 def test_each_rank_has_a_pool_of_its_own_and_the_same_weights(tmp_path, vgg_weights):
     (tmp_path / "weights.safetensors").symlink_to(vgg_weights)
     draw_picture(0, (40, 30)).save(tmp_path / "waves.png")
-    run_as_script(__file__, tmp_path)
+    processes.run(__file__, tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
     for name, value in first["weights"].items():
         assert torch.equal(value, second["weights"][name])

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import processes
 from datamodules.batches import Paired
 from datamodules.captions.base import encode_sentences
 from datamodules.captions.drawn import Captions
-from helpers import quiet_trainer, run_as_script
+from helpers import quiet_trainer
 from zoo.multimodal.clip import CLIP, INITIAL_SCALE, MAX_SCALE, CLIPNet, Recall, TextEncoder, contrastive_loss
 from zoo.parts.optim.schedules import Constant
 
@@ -276,7 +277,7 @@ def gradients(folder: Path, devices: int) -> None:
 
 def test_two_processes_take_the_step_of_one_with_the_whole_batch(tmp_path):
     gradients(tmp_path, 1)
-    run_as_script(__file__, tmp_path)
+    processes.run(__file__, tmp_path)
     one, two = (torch.load(tmp_path / f"{devices}.pt") for devices in (1, 2))
     assert max(part.abs().max() for part in one) > 0.01
     for alone, together in zip(one, two, strict=True):
