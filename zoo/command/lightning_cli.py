@@ -6,6 +6,7 @@ import shlex
 import sys
 from copy import deepcopy
 from datetime import timedelta
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class SaveConfig(SaveConfigCallback):
         super().__init__(parser, config, save_to_log_dir=False, **options)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        text = self.parser.dump(self.config, skip_none=False)
+        text = self.parser.dump(self.config, skip_unset=False)
         config = Path(trainer.default_root_dir) / "config.yaml"
         if stage == "fit" or not config.exists():
             with atomic_write(config) as file:
@@ -210,9 +211,21 @@ class ZooCLI(LightningCLI):
         self.words = args
         self.config = parser.parse_args(args)  # without Lightning's warning that sys.argv holds something too
 
+    @cached_property
+    def recipe_settings(self) -> dict[str, Any]:
+        """The complete config that the recipe has without options, as plain data."""
+        recipe_alone = ["--config", str(self.recipe)]
+        if self.words == recipe_alone:
+            return self.settings
+        with trust.only(self.may_name):
+            return self.plain(self.parser.parse_args(recipe_alone))
+
+    def plain(self, config: Any) -> dict[str, Any]:
+        return yaml.safe_load(self.parser.dump(config, skip_unset=False))
+
     def before_instantiate_classes(self) -> None:
         separate_port()
-        self.settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        self.settings = self.plain(self.config)
         self.config_dump = deepcopy(self.settings)  # Lightning would make it anew, and enters what the data say
         folder = self.given_folder or self.config.trainer.default_root_dir
         self.folder = Path(folder or claim_run_folder(recipes.name_of(self.recipe), self.command)).absolute()

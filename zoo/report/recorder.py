@@ -9,13 +9,11 @@ from typing import Any
 import lightning
 import torch
 import torchvision
-import yaml
 from lightning import Callback, LightningModule, Trainer
 
 from callbacks.monitors.curves import axes_of
 from datamodules.io import atomic_write
 from datamodules.loader import num_samples
-from zoo import trust
 from zoo.command import recipes
 from zoo.command.lightning_cli import ZooCLI
 from zoo.command.machine import commit, device
@@ -127,10 +125,7 @@ def _is_word(value: Any) -> bool:
 
 def differences(cli: ZooCLI) -> list[tuple[str, Any, Any]]:
     """The settings that the recipe alone would have otherwise, each with the recipe's value and this run's."""
-    with trust.only(cli.may_name):
-        parsed = cli.parser.parse_args(["--config", str(cli.recipe)])
-    alone = yaml.safe_load(cli.parser.dump(parsed, skip_none=False))
-    both = [settings_of(one) for one in (alone, cli.settings)]
+    both = [settings_of(one) for one in (cli.recipe_settings, cli.settings)]
     return [(key, there, here) for key, (there, here) in differing(both)]
 
 

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,26 +17,43 @@ from zoo.command.lightning_cli import ZooCLI
 
 SMOKE = recipes.ROOT / "_smoke.yaml"
 NAMES = recipes.names()
+ONE_STEP = ["--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "0"]
 
 
-def drawing(name: str) -> set[tuple[str, ...]]:
+def drawn_by(name: str) -> set[tuple[str, ...]]:
     """What decides how figures look: each callback together with the shelf of the system and the class of the data."""
     recipe = recipes.read(recipes.find(name))
     callbacks = [part["class_path"] for part in recipe["trainer"].get("callbacks", [])]
     return {(recipes.shelf(name), recipe["data"]["class_path"], callback) for callback in callbacks}
 
 
-def few_that_draw_all() -> set[str]:
-    """Recipes that together draw everything that any recipe draws."""
-    draws = {name: drawing(name) for name in NAMES}
-    left, chosen = set().union(*draws.values()), set()
+def classes_in(value: object) -> Iterator[str]:
+    """The classes that a recipe names, at any depth."""
+    if isinstance(value, dict):
+        yield from filter(None, [value.get("class_path")])
+        value = list(value.values())
+    for part in value if isinstance(value, list) else []:
+        yield from classes_in(part)
+
+
+def parts_of(name: str) -> set[object]:
+    """What a recipe is made of: its system with its data, and each class."""
+    recipe = recipes.read(recipes.find(name))
+    return {(recipe["model"]["class_path"], recipe["data"]["class_path"]), *classes_in(recipe)}
+
+
+def few_with_all(parts: Callable[[str], set]) -> set[str]:
+    """Recipes that together have every part that any recipe has."""
+    has = {name: parts(name) for name in NAMES}
+    left, chosen = set().union(*has.values()), set()
     while left:
-        chosen.add(name := max(NAMES, key=lambda name: len(draws[name] & left)))
-        left -= draws[name]
+        chosen.add(name := max(NAMES, key=lambda name: len(has[name] & left)))
+        left -= has[name]
     return chosen
 
 
-DRAWN = few_that_draw_all()
+DRAWN = few_with_all(drawn_by)
+WHOLE = few_with_all(parts_of) | DRAWN
 
 
 def parameters(kind: type) -> set[str]:
@@ -107,16 +125,23 @@ def test_recipe_is_complete_and_short(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_recipe_trains_and_tests(name, fake_data, tmp_path, monkeypatch):
-    """Some draw their figures, too: so many that each callback is drawn for each shelf and each class of data."""
+def test_recipe_trains(name, fake_data, tmp_path, monkeypatch):
+    """All take a step. Some train, validate and test: so many that each system does with each kind of data.
+
+    Some draw their figures, too: so many that each callback is drawn for each shelf and each kind of data.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ZOO_DATA", str(fake_data))  # for what modules read, such as weights
-    cli = ZooCLI(name, ["--config", str(SMOKE), *options_for(name, fake_data)])
+    short = [] if name in WHOLE else ONE_STEP
+    cli = ZooCLI(name, ["--config", str(SMOKE), *short, *options_for(name, fake_data)])
     if name not in DRAWN:
         cli.trainer.callbacks = [one for one in cli.trainer.callbacks if not isinstance(one, FigureCallback)]
     cli.trainer.fit(cli.model, cli.datamodule)
     assert (cli.folder / "checkpoints" / "last.ckpt").is_file()
     assert (cli.folder / "config.yaml").is_file()
+    if name not in WHOLE:
+        assert cli.trainer.global_step == 1
+        return
     shutil.rmtree(cli.folder / "pictures", ignore_errors=True)
     tested = cli.trainer.test(cli.model, cli.datamodule, verbose=False)
     metric = recipes.expectation(name).metric
