@@ -10,10 +10,11 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from callbacks.runtime.graceful_stop import default_store
+from callbacks.runtime.status import TRY_AGAIN
 from callbacks.runtime.watch import BROKEN, DIED, DONE, FAILED, Watch
 
 LOST = "process lost"  # begins the note on an error that says which process is missing
-STATUS = {DIED: 75, BROKEN: 75, FAILED: 2}  # of the processes that end for that reason; 75: to be tried again
+STATUS = {DIED: TRY_AGAIN, BROKEN: TRY_AGAIN, FAILED: 2}  # of the processes that end for that reason
 WAIT = 2.0  # seconds by which the news of a death may come later than the error of a collective call
 WORKER = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([\w -]+)|exited unexpectedly)"

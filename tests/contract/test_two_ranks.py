@@ -1,7 +1,7 @@
 """Every system trains on two CPU processes, which end with equal weights that training has changed.
 
-Run as a script, `python test_two_ranks.py FOLDER SYSTEM...`, this file is the two processes: Lightning forks, and the
-process of pytest must not be forked. All systems share one such run, as starting it costs more than they do.
+Run as a script, `python test_two_ranks.py FOLDER SYSTEM...`, this file forks the two processes, which the process of
+pytest must not. They train all systems, one after the other, as starting them costs more than a training.
 """
 
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Callback
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
 import processes
 from cases import case_of, make, systems, write_files
@@ -28,15 +29,21 @@ class WriteWeights(Callback):
         torch.save({name: p.detach().clone() for name, p in module.net.named_parameters()}, self.folder / name)
 
 
-def train(folder: Path, names: list[str]) -> None:
-    write_files(folder)
+def train(rank: int, folder: Path, names: list[str]) -> None:
     os.environ["ZOO_DATA"] = os.environ["XDG_CACHE_HOME"] = str(folder)
+    os.environ["LOCAL_RANK"] = str(rank)  # so Lightning knows that it runs in both and starts none
     for system in [system for system in systems() if system.__name__ in names]:
         data = case_of(system).data(folder)
         trainer = quiet_trainer(
-            max_steps=2, limit_val_batches=0, devices=2, strategy="ddp_notebook", callbacks=[WriteWeights(folder)]
+            max_steps=2, limit_val_batches=0, devices=2, strategy="ddp", callbacks=[WriteWeights(folder)]
         )
         trainer.fit(make(system, data), datamodule=data)
+
+
+def train_on_two_ranks(folder: Path, names: list[str]) -> None:
+    write_files(folder)
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(find_free_network_port())
+    torch.multiprocessing.start_processes(train, (folder, names), nprocs=2, start_method="fork")
 
 
 @pytest.fixture(scope="module")
@@ -60,4 +67,4 @@ def test_both_ranks_end_with_equal_weights_that_training_has_changed(system, wri
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), sys.argv[2:])
+    train_on_two_ranks(Path(sys.argv[1]), sys.argv[2:])

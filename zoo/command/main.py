@@ -32,6 +32,7 @@ from typing import NoReturn
 # Imported before the working folder is searched for modules, as that may have folders of the same names.
 import callbacks  # noqa: F401
 import datamodules  # noqa: F401
+from callbacks.runtime.status import TRY_AGAIN
 from zoo.command import options, recipes
 from zoo.command import verbs as verbs_package
 from zoo.command.errors import explanation
@@ -50,7 +51,6 @@ KNOWN_WARNINGS = (
 KNOWN_REMARKS = ("💡 Tip", "Loading `train_dataloader`", "TPU available")
 
 BROKEN_PIPE = 141  # exit status, as shells report SIGPIPE
-TRY_AGAIN = 75  # exit status where another process of the training has died (EX_TEMPFAIL of sysexits.h)
 
 
 class Parser(argparse.ArgumentParser):
