@@ -93,17 +93,12 @@ class TextEncoder(nn.Module):
         dim: D.
         vocab_size: number of tokens.
         width, depth, num_heads: of the transformer.
-        word_dropout: share of the tokens that are hidden in training, at random, so that a meaning does not hang on one
-            wording (Iyyer et al. 2015, "Deep Unordered Composition Rivals Syntactic Methods for Text Classification").
 
     Shape: (S, T) int64 and mask (S, T), false at padding -> (S, D).
     """
 
-    def __init__(
-        self, dim: int, vocab_size: int, width: int, depth: int, num_heads: int, word_dropout: float = 0.0
-    ) -> None:
+    def __init__(self, dim: int, vocab_size: int, width: int, depth: int, num_heads: int) -> None:
         super().__init__()
-        self.word_dropout = word_dropout
         self.embed = nn.Embedding(vocab_size, width)
         blocks = [Block(width, num_heads, rotary=True) for _ in range(depth)]
         for block in blocks:
@@ -113,9 +108,6 @@ class TextEncoder(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim, bias=False))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        if self.training and self.word_dropout:
-            shown = attention_mask & (torch.rand_like(attention_mask, dtype=torch.float) >= self.word_dropout)
-            attention_mask = torch.where(shown.any(1, keepdim=True), shown, attention_mask)
         x = self.embed(input_ids)
         for block in self.blocks:
             x = block(x, attention_mask)
@@ -139,11 +131,10 @@ class CLIPNet(nn.Module):
         text_width: int,
         text_depth: int,
         text_heads: int,
-        word_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.image = ImageEncoder(dim, in_channels, widths).to(memory_format=torch.channels_last)
-        self.text = TextEncoder(dim, vocab_size, text_width, text_depth, text_heads, word_dropout)
+        self.text = TextEncoder(dim, vocab_size, text_width, text_depth, text_heads)
         self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
 
     @property
@@ -207,12 +198,12 @@ class CLIP(System):
         vocab_size: number of tokens.
         dim: D.
         in_channels, widths: of the image encoder.
-        text_width, text_depth, text_heads, word_dropout: of the text encoder.
+        text_width, text_depth, text_heads: of the text encoder.
         share_targets: pairs of equal label have the same meaning, see `contrastive_loss`; else all pairs differ.
         optimizer, schedule: see `System`.
 
     Raises:
-        ValueError: if word_dropout is not in [0, 1), and see `System`.
+        ValueError: see `System`.
     """
 
     axes = System.axes | {
@@ -234,13 +225,10 @@ class CLIP(System):
         text_width: int = 64,
         text_depth: int = 2,
         text_heads: int = 4,
-        word_dropout: float = 0.0,
         share_targets: bool = True,
         optimizer: OptimizerCallable = MUON,
         schedule: ScheduleCallable = OneCycle,
     ) -> None:
-        if not 0 <= word_dropout < 1:
-            raise ValueError(f"word_dropout is {word_dropout:g}: expected 0 or more and less than 1")
         super().__init__(optimizer, schedule)
         self.save_hyperparameters(ignore=["optimizer", "schedule"])
         self.net = CLIPNet(
@@ -251,7 +239,6 @@ class CLIP(System):
             text_width=text_width,
             text_depth=text_depth,
             text_heads=text_heads,
-            word_dropout=word_dropout,
         )
         self.vocab_size, self.share_targets = vocab_size, share_targets
         self._class_embeddings: dict[str, tuple[Tensor, torch.Size]] = {}

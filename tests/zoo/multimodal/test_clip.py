@@ -17,7 +17,7 @@ from datamodules.batches import Paired
 from datamodules.captions.base import encode_sentences
 from datamodules.captions.drawn import Captions
 from helpers import quiet_trainer
-from zoo.multimodal.clip import CLIP, INITIAL_SCALE, MAX_SCALE, CLIPNet, Recall, TextEncoder, contrastive_loss
+from zoo.multimodal.clip import CLIP, INITIAL_SCALE, MAX_SCALE, CLIPNet, Recall, contrastive_loss
 from zoo.parts.optim.schedules import Constant
 
 TINY = {"dim": 16, "widths": (4, 8), "text_width": 16, "text_depth": 1, "text_heads": 2}
@@ -140,25 +140,6 @@ def test_the_text_encoder_starts_as_a_bag_of_words():
     first, mixed, other = text(some, whole)
     torch.testing.assert_close(first, mixed)
     assert (first - other).norm() > 1e-3
-
-
-def test_word_dropout_hides_tokens_in_training_only_and_never_all_of_them():
-    torch.manual_seed(0)
-    encoder = TextEncoder(8, vocab_size=20, width=16, depth=1, num_heads=2, word_dropout=0.9)
-    ids = torch.randint(20, (64, 3))
-    mask = torch.ones(64, 3, dtype=torch.bool)
-    mask[:, 2] = False
-    seen = []
-    encoder.head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
-    hidden = encoder(ids, mask)
-    assert hidden.isfinite().all()
-    alone = torch.stack([encoder.embed(ids[:, t]) for t in (0, 1)]), encoder.embed(ids[:, :2]).mean(1)
-    shown = [(seen[0] - x).abs().amax(1) < 1e-6 for x in (*alone[0], alone[1])]
-    assert torch.stack(shown).any(0).all(), "the mean over the tokens that are shown"
-    assert all(one.any() for one in shown)
-    encoder.eval()
-    encoder(ids, mask)
-    torch.testing.assert_close(seen[1], alone[1])
 
 
 def test_padding_does_not_matter_but_words_and_their_order_do():
