@@ -12,6 +12,7 @@ import signal
 import sys
 from multiprocessing import reduction
 from pathlib import Path
+from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
 SERVER = multiprocessing.get_context("forkserver")
@@ -20,7 +21,7 @@ LIMIT = 600  # seconds; generous, as the machine may be busy with other things
 
 
 class Output:
-    """A file descriptor that a process gets."""
+    """A file descriptor that a process is given when it starts."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -47,16 +48,11 @@ class Process:
     def __init__(self, *words: object, **environment: str) -> None:
         paths = [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
         fixed = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-        before = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = "1"  # the first process starts the server, and torch reads it once
         read, write = os.pipe()
-        arguments = (list(map(str, words)), os.getcwd(), dict(os.environ) | fixed | environment, Output(write))
+        arguments = (list(map(str, words)), os.getcwd(), os.environ | fixed | environment, Output(write))
         self._process = SERVER.Process(target=_run, args=arguments)
-        self._process.start()
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+        with patch.dict(os.environ, OMP_NUM_THREADS="1"):  # the first one starts the server, and torch reads it once
+            self._process.start()
         os.close(write)
         self.output = os.fdopen(read, errors="replace")
 

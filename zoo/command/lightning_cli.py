@@ -221,6 +221,7 @@ class ZooCLI(LightningCLI):
             return self.plain(self.parser.parse_args(recipe_alone))
 
     def plain(self, config: Any) -> dict[str, Any]:
+        """A parsed config as mappings, lists, texts and numbers."""
         return yaml.safe_load(self.parser.dump(config, skip_unset=False))
 
     def before_instantiate_classes(self) -> None:
