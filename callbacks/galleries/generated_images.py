@@ -17,7 +17,8 @@ MAX_PREVIEWS = 8  # that are kept and drawn
 class GeneratedImages(FigureCallback):
     """Draws `pl_module.sample(n)` as a grid to `pictures/samples.png`, and saves each sample as a PNG of its own size.
 
-    That is at the end of `fit`, `validate` and `test`, and optionally during `fit`. The grid begins with the images of
+    That is at the end of `fit`, `validate` and `test`, and optionally during `fit`. The sample of n = 1 is named
+    `pictures/result.png`, several are `pictures/sample_0.png` and so on. The grid begins with the images of
     `pl_module.reference_images()`, if the module defines it. `pictures/progress.png` shows how the first sample changes
     over the training: at most 8 previews, which are saved in checkpoints.
 
@@ -49,7 +50,7 @@ class GeneratedImages(FigureCallback):
             references: dict[str, Tensor] = getattr(pl_module, "reference_images", dict)()
         images = {name: pixels(image) for name, image in references.items()}
         for i, sample in enumerate(samples):
-            save_image(sample, self.folder / f"sample_{i}.png")
+            save_image(sample, self.folder / ("result.png" if self.n == 1 else f"sample_{i}.png"))
         height, width = samples[0].shape[:2]
         title = f"{type(pl_module).__name__} after {trainer.global_step} steps"
         subtitle = f"{self.n} sample{'s' * (self.n > 1)} of {width}x{height} pixels"

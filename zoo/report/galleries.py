@@ -135,7 +135,7 @@ def pictures(run: Run, images: Images) -> dict[str, list[dict[str, str]]]:
     for name, path in files.items():
         stem = path.stem
         whole = "samples.png" in files
-        if (stem in shown and stem != "samples") or (whole and stem.startswith("sample_")):
+        if (stem in shown and stem != "samples") or (whole and _is_one_sample(stem)):
             continue
         if path.suffix == ".png" and f"{stem}.gif" in files:
             continue  # it is shown in its place where motion is not wanted
@@ -146,7 +146,11 @@ def pictures(run: Run, images: Images) -> dict[str, list[dict[str, str]]]:
 
 
 def _is_sample(stem: str) -> bool:
-    return stem in ("samples", "progress", "animation", "result") or stem.startswith("sample_")
+    return stem in ("samples", "progress", "animation") or _is_one_sample(stem)
+
+
+def _is_one_sample(stem: str) -> bool:
+    return stem == "result" or stem.startswith("sample_")
 
 
 def _words(stem: str) -> str:

@@ -24,7 +24,7 @@ SHOWN = {"fit": ("val", "test", "train"), "validate": ("val",), "test": ("test",
 
 
 def summarize(cli: ZooCLI, verb: str) -> None:
-    """Writes the page on a run and tells in three lines what came out; on rank zero only.
+    """Writes the page on a run and tells in a few lines what came out; on rank zero only.
 
     Args:
         cli: of the command.
@@ -36,6 +36,8 @@ def summarize(cli: ZooCLI, verb: str) -> None:
         return
     page = try_report(cli.folder)  # first, as nobody may be there to read the lines
     say("result", found)
+    if (picture := cli.folder / "pictures" / "result.png").is_file():
+        say("picture", os.path.relpath(picture))
     say("report" if page else "run folder", os.path.relpath(page or cli.folder))
     say("next", next_command(cli, to_test=verb == "fit" and own_data))
 

@@ -355,9 +355,10 @@ def test_two_images_become_one_and_the_checkpoint_is_small(here, capfd, vgg_weig
     options = ["--data.content", "Inhalt.jpg", "--data.style", "Stil.png", "--data.size", "48", "--data.length", "6"]
     short = ["--trainer.max_epochs", "1", "--model.weights", str(vgg_weights), "--trainer.default_root_dir", "run"]
     assert main(["fit", "generation/style-transfer", *options, *short]) == 0, capfd.readouterr().err
+    assert f"{'picture':<19}run/pictures/result.png" in capfd.readouterr().out.splitlines()
     size, pixels = Path("run/checkpoints/last.ckpt").stat().st_size, 3 * 48 * 62
     assert size < 3 * 4 * pixels + 50_000  # the image, previews of it, and little else
-    assert Image.open("run/pictures/sample_0.png").size == (62, 48)
+    assert Image.open("run/pictures/result.png").size == (62, 48)
     saved = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     assert [*saved["state_dict"]] == ["net.image"]
     assert main(["fit", "--resume", "run", "--trainer.max_epochs", "2"]) == 0, capfd.readouterr().err

@@ -379,11 +379,10 @@ def test_samples_are_saved_at_their_own_size(tmp_path, published, n, channels):
     trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=[GeneratedImages(n)])
     trainer.fit(Waves(channels), loader())
     folder = tmp_path / "pictures"
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["samples.png", *(f"sample_{i}.png" for i in range(n))]
-    )
-    for i in range(n):
-        image = Image.open(folder / f"sample_{i}.png")
+    names = ["result.png"] if n == 1 else [f"sample_{i}.png" for i in range(n)]
+    assert {path.name for path in folder.iterdir()} == {"samples.png", *names}
+    for name in names:
+        image = Image.open(folder / name)
         assert (image.size, image.mode) == ((14, 9), {1: "L", 3: "RGB", 4: "RGBA"}[channels])
     assert published == ["samples"]
 
@@ -391,7 +390,7 @@ def test_samples_are_saved_at_their_own_size(tmp_path, published, n, channels):
 def test_the_saved_sample_is_the_sample(two, tmp_path, published):
     module, data = ImageOptimization(start="content"), pair(two)
     quiet_trainer(default_root_dir=tmp_path, callbacks=[GeneratedImages()]).test(module, datamodule=data, verbose=False)
-    found = np.asarray(Image.open(tmp_path / "pictures" / "sample_0.png"))
+    found = np.asarray(Image.open(tmp_path / "pictures" / "result.png"))
     assert np.array_equal(found, (module.sample(1)[0] * 255).round().byte().permute(1, 2, 0).numpy())
     assert published == ["samples"]
 
