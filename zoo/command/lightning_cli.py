@@ -90,7 +90,7 @@ class SaveConfig(SaveConfigCallback):
         super().__init__(parser, config, save_to_log_dir=False, **options)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        text = self.parser.dump(self.config, skip_unset=False)
+        text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
         config = Path(trainer.default_root_dir) / "config.yaml"
         if stage == "fit" or not config.exists():
             with atomic_write(config) as file:
@@ -221,8 +221,8 @@ class ZooCLI(LightningCLI):
             return self.plain(self.parser.parse_args(recipe_alone))
 
     def plain(self, config: Any) -> dict[str, Any]:
-        """A parsed config as mappings, lists, texts and numbers."""
-        return yaml.safe_load(self.parser.dump(config, skip_unset=False))
+        """A parsed, and so valid, config as mappings, lists, texts and numbers."""
+        return yaml.safe_load(self.parser.dump(config, skip_unset=False, skip_validation=True))
 
     def before_instantiate_classes(self) -> None:
         separate_port()
