@@ -59,6 +59,13 @@ def test_a_sentence_finds_images_of_a_folder(checkpoint, scenes, tmp_path, capfd
     assert (tmp_path / "found.png").read_bytes() == out.read_bytes()
 
 
+@pytest.mark.parametrize("size", [(80, 64), (77, 35), (31, 90)])
+def test_pixels_stay_in_range_when_images_are_resized(tmp_path, size):
+    Image.new("RGB", size, "white").save(tmp_path / "white.png")
+    _, images = read_images(tmp_path, (3, 56, 56))
+    assert 0.999 < images.min() <= images.max() <= 1
+
+
 def test_without_a_folder_it_searches_drawn_scenes(checkpoint, capfd):
     assert main(["find", checkpoint, "a star"]) == 0
     lines = capfd.readouterr().out.splitlines()

@@ -38,7 +38,7 @@ def read_images(folder: str | Path | None, shape: tuple[int, int, int]) -> tuple
     if not files:
         raise FileNotFoundError(f"{folder} holds no image: expected files such as .jpg and .png; check the path")
     images = [torch.from_numpy(np.array(read_image(file))).permute(2, 0, 1) / 255 for file in files]
-    resized = [image_ops.resize(image, [height, width], antialias=True) for image in images]
+    resized = [image_ops.resize(image, [height, width], antialias=True).clamp(0, 1) for image in images]
     return [str(file) for file in files], torch.stack(resized)
 
 
