@@ -154,6 +154,8 @@ def test_reproduce_writes_a_row_for_each_seed_and_one_json_object(own_ledger, ca
     assert report["values"].keys() == {"0", "1"}
     assert report["mean"] == pytest.approx(sum(report["values"].values()) / 2)
     assert report["met"] is True
+    assert report["next"] == f"zoo predict {report['folders']['1']} YOUR_IMAGES"
+    assert all(Path(folder, "report.html").is_file() for folder in report["folders"].values())
     rows = ledger.rows()
     assert [row["seed"] for row in rows] == ["0", "1"]
     assert all(tuple(row) == ledger.COLUMNS and all(row.values()) for row in rows)
@@ -167,7 +169,11 @@ def test_reproduce_exits_1_if_the_target_is_missed_and_records_no_trial(own_ledg
     text = Path("quick.yaml").read_text().replace("at_least: 0.1", "at_least: 1.01")
     Path("quick.yaml").write_text(text)
     assert main(["reproduce", "quick.yaml", "--seeds", "3", "--trainer.max_epochs", "1"]) == 1
-    assert "missed" in capfd.readouterr().out
+    (folder,) = Path("runs/quick").iterdir()
+    first, where, after = capfd.readouterr().out.splitlines()
+    assert "missed" in first
+    assert where.split() == ["report", f"{folder}/report.html"]
+    assert after.split() == ["next", "zoo", "predict", str(folder), "YOUR_IMAGES"]
     assert not own_ledger.exists()
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import platform
 import statistics
 import time
@@ -28,7 +29,7 @@ from zoo.command.run_folder import is_restarted, note_command, note_end
 from zoo.command.training import to_go_on_from
 from zoo.report.recorder import attach
 from zoo.report.run import read_json
-from zoo.report.summary import try_report
+from zoo.report.summary import next_command, try_report
 from zoo.results import ledger
 from zoo.results.missing import Clock, missing_runs
 
@@ -153,7 +154,7 @@ def reproduce(
 
     Returns:
         The keys of the ledger, with the values of the last seed where they differ, and `values` (by seed), `mean`,
-        `std`, `met` (by the mean) and `recorded`.
+        `std`, `met` (by the mean), `recorded`, `folders` (by seed) and `next`, a command that uses what was trained.
 
     Raises:
         ValueError: if the recipe has no `expect`, or its metric is not logged; if the run to resume has no checkpoint,
@@ -173,12 +174,12 @@ def reproduce(
         )
     report: dict[str, Any] = {}
     values: dict[int, float] = {}
-    folders = []
+    folders: dict[int, Path] = {}
+    following = ""
     for seed in seeds:
-        report, folder = run_seed(path, expect, seed=seed, options=options or [], run=run)
+        report, folders[seed], following = run_seed(path, expect, seed=seed, options=options or [], run=run)
         values[seed] = report["value"]
-        folders.append(folder)
-    for folder in folders:  # not before: until then the cluster may start the command again
+    for folder in folders.values():  # not before: until then the cluster may start the command again
         rank_zero_only(note_end)(folder)
     mean = statistics.mean(values.values())
     return report | {
@@ -187,13 +188,18 @@ def reproduce(
         "std": statistics.stdev(values.values()) if len(values) > 1 else 0.0,
         "met": expect.met(mean),
         "recorded": not options,
+        "folders": {seed: os.path.relpath(folder) for seed, folder in folders.items()},
+        "next": following,
     }
 
 
 def run_seed(
     path: Path, expect: Expect, seed: int, options: list[str], run: Path | None = None
-) -> tuple[dict[str, Any], Path]:
-    """One training and test, or the rest of one whose folder is `run`; returns the ledger row, and the folder."""
+) -> tuple[dict[str, Any], Path, str]:
+    """One training and test, or the rest of one in the folder `run`; returns the ledger row, the folder, and what next.
+
+    The last is a command that uses what was trained.
+    """
     resume_by = f"zoo reproduce {recipes.name_of(path)} --resume" if not options else "zoo fit --resume"
     cli = ZooCLI(
         str(path),
@@ -204,7 +210,7 @@ def run_seed(
     )
     if is_restarted(cli.folder, cli.command) and (done := read_json(cli.folder / RESULT)):
         messages.report(f"seed {seed} is done: {cli.folder}")
-        return done, cli.folder
+        return done, cli.folder, next_command(cli)
     checkpoint = to_go_on_from(cli.folder, resume=run is not None, command=cli.command)
     if run is not None or checkpoint is not None:
         check_settings(cli, checkpoint)
@@ -254,7 +260,7 @@ def run_seed(
             ledger.append(row)
         with atomic_write(cli.folder / RESULT) as temporary:
             temporary.write_text(json.dumps(row))
-    return row, cli.folder
+    return row, cli.folder, next_command(cli)
 
 
 def check_settings(cli: ZooCLI, checkpoint: Path | None) -> None:

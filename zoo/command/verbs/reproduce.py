@@ -63,7 +63,20 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         print(json.dumps(reports if args.missing else reports[0]))
     else:
         print(*map(verdict, reports), sep="\n")
+        if not args.missing:
+            where_and_next(reports[0])
     return 0 if all(report["met"] for report in reports) else 1
+
+
+def where_and_next(report: dict[str, Any]) -> None:
+    """Tells where the pages on the runs are, and a command that uses what was trained."""
+    from zoo.report.page import NAME
+    from zoo.report.summary import say
+
+    for folder in report["folders"].values():
+        page = Path(folder) / NAME
+        say("report" if page.is_file() else "run folder", page if page.is_file() else folder)
+    say("next", report["next"])
 
 
 def verdict(report: dict[str, Any]) -> str:
