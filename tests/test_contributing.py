@@ -73,7 +73,7 @@ def test_a_system_takes_two_files(checkout, monkeypatch):
     }.items()
     selected = "MyNet or my-net or Coarse or coarse or is_too_full or circle"
     suites = ("tests/contract", "tests/zoo/command/test_recipes.py", "tests/test_imports.py")
-    report = python("pytest", "-p", "no:cacheprovider", "--durations=15", "-k", selected, *suites)
+    report = python("pytest", "-p", "no:cacheprovider", "-k", selected, *suites)
     passed = int(re.search(r"(\d+) passed", report)[1])
     assert passed > 24, report
     reproduced = python("zoo", "reproduce", "digits/my-net", "--json", "--trainer.max_epochs", "5")

@@ -83,6 +83,11 @@ class ZooTrainer(Trainer):
             super().fit(*arguments, **options)
 
 
+def as_yaml(parser: LightningArgumentParser, config: Any) -> str:
+    """A complete config as text, without the check of each value that it has passed when it was parsed."""
+    return parser.dump(config, skip_unset=False, skip_validation=True)
+
+
 class SaveConfig(SaveConfigCallback):
     """Saves the complete, resolved config in the run folder and in W&B."""
 
@@ -90,7 +95,7 @@ class SaveConfig(SaveConfigCallback):
         super().__init__(parser, config, save_to_log_dir=False, **options)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
+        text = as_yaml(self.parser, self.config)
         config = Path(trainer.default_root_dir) / "config.yaml"
         if stage == "fit" or not config.exists():
             with atomic_write(config) as file:
@@ -221,8 +226,8 @@ class ZooCLI(LightningCLI):
             return self.plain(self.parser.parse_args(recipe_alone))
 
     def plain(self, config: Any) -> dict[str, Any]:
-        """A parsed, and so valid, config as mappings, lists, texts and numbers."""
-        return yaml.safe_load(self.parser.dump(config, skip_unset=False, skip_validation=True))
+        """A parsed config as mappings, lists, texts and numbers."""
+        return yaml.safe_load(as_yaml(self.parser, config))
 
     def before_instantiate_classes(self) -> None:
         separate_port()

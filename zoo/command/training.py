@@ -18,7 +18,7 @@ from zoo.report.summary import summarize, try_report
 def run_trainer(verb: str, recipe: str, options: list[str]) -> int:
     """Runs `trainer.fit`, `trainer.validate` or `trainer.test` on a recipe or a run; returns the exit status.
 
-    At the end it writes the page on the run, `report.html`, and tells in three lines what came out.
+    At the end it writes the page on the run, `report.html`, and tells in a few lines what came out.
 
     Args:
         verb: "fit", "validate" or "test".

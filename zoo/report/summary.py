@@ -38,7 +38,7 @@ def summarize(cli: ZooCLI, verb: str) -> None:
     say("result", found)
     if (picture := cli.folder / "pictures" / "result.png").is_file():
         say("picture", os.path.relpath(picture))
-    say("report" if page else "run folder", os.path.relpath(page or cli.folder))
+    say_where(cli.folder, page)
     say("next", next_command(cli, to_test=verb == "fit" and own_data))
 
 
@@ -54,6 +54,11 @@ def try_report(folder: Path) -> Path | None:
         again = f"zoo report {shlex.quote(os.path.relpath(folder))}"
         print(f"the report could not be written ({reason}); `{again}` tries again", file=sys.stderr)
         return None
+
+
+def say_where(folder: Path, page: Path | None) -> None:
+    """Tells where the page on a run is, or where the run is if it has none."""
+    say("report" if page else "run folder", os.path.relpath(page or folder))
 
 
 def say(name: str, text: object) -> None:

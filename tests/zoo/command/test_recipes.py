@@ -5,7 +5,9 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +22,14 @@ NAMES = recipes.names()
 ONE_STEP = ["--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "0"]
 
 
+@cache
+def content_of(name: str) -> dict[str, Any]:
+    return recipes.read(recipes.find(name))
+
+
 def drawn_by(name: str) -> set[tuple[str, ...]]:
     """What decides how figures look: each callback together with the shelf of the system and the class of the data."""
-    recipe = recipes.read(recipes.find(name))
+    recipe = content_of(name)
     callbacks = [part["class_path"] for part in recipe["trainer"].get("callbacks", [])]
     return {(recipes.shelf(name), recipe["data"]["class_path"], callback) for callback in callbacks}
 
@@ -38,7 +45,7 @@ def classes_in(value: object) -> Iterator[str]:
 
 def parts_of(name: str) -> set[object]:
     """What a recipe is made of: its system with its data, and each class."""
-    recipe = recipes.read(recipes.find(name))
+    recipe = content_of(name)
     return {(recipe["model"]["class_path"], recipe["data"]["class_path"]), *classes_in(recipe)}
 
 
@@ -68,7 +75,7 @@ def parameters(kind: type) -> set[str]:
 
 
 def kind_of(name: str, part: str) -> type:
-    module, _, kind = recipes.read(recipes.find(name))[part]["class_path"].rpartition(".")
+    module, _, kind = content_of(name)[part]["class_path"].rpartition(".")
     return getattr(importlib.import_module(module), kind)
 
 
@@ -86,9 +93,9 @@ def options_for(name: str, folder: Path) -> list[str]:
     words = [word for key, value in small.items() if key in takes for word in (f"--data.{key}", str(value))]
     small = {"num_layers": 2, "grid": 16, "pool_size": 8, "eval_steps": "[4, 8]"}
     kind = kind_of(name, "model")
-    if issubclass(kind, Classifier) and not recipes.read(recipes.find(name))["model"]["init_args"].get("weights"):
+    if issubclass(kind, Classifier) and not content_of(name)["model"]["init_args"].get("weights"):
         small |= case_of(kind).options  # as narrow as in the contract suite
-    given = recipes.read(recipes.find(name))["model"]["init_args"]
+    given = content_of(name)["model"]["init_args"]
     small = {key: narrowed(given[key]) for key in ("widths", "blocks") if key in given} | small
     if "num_heads" in given:
         small = {"dim": 8 * given["num_heads"]} | small
@@ -115,7 +122,7 @@ def test_there_are_recipes_and_each_is_found_under_its_name():
 @pytest.mark.parametrize("name", NAMES)
 def test_recipe_is_complete_and_short(name):
     text = recipes.find(name).read_text()
-    content = recipes.read(recipes.find(name))
+    content = content_of(name)
     expect = recipes.Expect(**content["expect"])
     assert text.startswith("# ")
     assert len(text.splitlines()) <= 42

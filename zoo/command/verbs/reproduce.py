@@ -71,11 +71,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 def where_and_next(report: dict[str, Any]) -> None:
     """Tells where the pages on the runs are, and a command that uses what was trained."""
     from zoo.report.page import NAME
-    from zoo.report.summary import say
+    from zoo.report.summary import say, say_where
 
-    for folder in report["folders"].values():
-        page = Path(folder) / NAME
-        say("report" if page.is_file() else "run folder", page if page.is_file() else folder)
+    for folder in map(Path, report["folders"].values()):
+        page = folder / NAME
+        say_where(folder, page if page.is_file() else None)
     say("next", report["next"])
 
 
