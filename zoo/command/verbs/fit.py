@@ -6,9 +6,9 @@
 
 `zoo list` names the recipes; own/pictures, own/boxes and own/text are for data of your own. Everything in a recipe is
 an option too: with a recipe, --help shows those that people use, --help all the others, and --model.help and
---data.help describe those of its model and its data. A recipe can
-name any Python class and so run any code: use those that you trust. Recipes outside of this package name classes of
-other packages than the zoo and those that it is built on only with --trust PACKAGE.
+--data.help describe those of its model and its data. A recipe can name any Python class and so run any code: use those
+that you trust. Recipes outside of this package name classes of other packages than the zoo and those that it is built
+on only with --trust PACKAGE.
 """
 
 import argparse

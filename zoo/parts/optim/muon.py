@@ -52,6 +52,8 @@ class Muon(torch.optim.Optimizer):
             square: where a norm follows, the scale of the weights only changes the effective learning rate.
         adam_lr, betas, eps: AdamW's.
         adam: parameters with any of these in their names are AdamW's.
+        ns_steps: iterations of `orthogonalize`. Three are cheaper and leave the weakest directions of a gradient, which
+            are mostly noise, weak.
 
     Raises:
         ValueError: if the parameters come without names.
@@ -71,7 +73,9 @@ class Muon(torch.optim.Optimizer):
         eps: float = 1e-8,
         adam: tuple[str, ...] = ("stem", "head", "embed"),
         unit_rows: bool = False,
+        ns_steps: int = 5,
     ) -> None:
+        self.ns_steps = ns_steps
         params = list(params)
         if not all(isinstance(pair, tuple) for pair in params):
             raise ValueError("Muon got parameters without names: expected (name, parameter); pass named_parameters()")
@@ -113,7 +117,7 @@ class Muon(torch.optim.Optimizer):
         if group["unit_rows"]:
             p.mul_(len(p) ** 0.5 / p.norm())
         rate = group["lr"] * max(1, ahead.size(0) / ahead.size(1)) ** 0.5
-        p.add_(orthogonalize(ahead).view_as(p), alpha=-rate)
+        p.add_(orthogonalize(ahead, self.ns_steps).view_as(p), alpha=-rate)
 
     def _adamw(self, p: Tensor, gradient: Tensor, group: dict) -> None:
         state = self.state[p]

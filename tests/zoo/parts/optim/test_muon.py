@@ -137,6 +137,14 @@ def test_its_first_step_has_the_direction_of_torchs(shape):
     assert F.cosine_similarity(ours.detach().flatten(), theirs.detach().flatten(), dim=0) > 0.995
 
 
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_the_update_is_orthogonalized_by_so_many_iterations(steps):
+    weight = nn.Parameter(torch.zeros(6, 10))
+    weight.grad = torch.linspace(-1, 1, 60).view(6, 10) ** 3
+    Muon([("hidden", weight)], lr=0.5, momentum=0.0, ns_steps=steps).step()
+    torch.testing.assert_close(weight.detach(), -0.5 * orthogonalize(weight.grad, steps))
+
+
 NAMED = {"stem.weight": (2, 2), "stages.weight": (2, 2, 3), "stages.bias": (2,), "head.bias": (2,), "embedding": (2, 2)}
 
 
