@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.classification.base import Classifier
-from zoo.parts.convs import conv_norm_act
+from zoo.parts.convs import StridedPointwiseConv2d, conv_norm_act
 from zoo.parts.residual import cam_stage, make_stages, make_stem
 
 
@@ -29,7 +29,7 @@ class PreActBlock(nn.Module):
             conv_norm_act(inputs, outputs, 3, stride), nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         )
         same = inputs == outputs and stride == 1
-        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.shortcut = None if same else StridedPointwiseConv2d(inputs, outputs, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         activated = self.activate(x)

@@ -12,9 +12,30 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from zoo.parts.norms import NormCallable
+
+SAFE_CHANNELS = 16  # of the input of torch's strided 1x1 convolution; see `StridedPointwiseConv2d`
+
+
+class StridedPointwiseConv2d(nn.Conv2d):
+    """A 1x1 convolution of every `stride`-th pixel, as in the shortcuts of residual nets.
+
+    Equal to `nn.Conv2d(in_channels, out_channels, 1, stride)`. With few channels, last in memory, the backward pass of
+    that writes outside of its memory on CPUs, and the process crashes (oneDNN, issue 6035; torch 2.15 has it); so the
+    pixels are taken before the convolution then.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 1, stride, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_channels >= SAFE_CHANNELS:
+            return super().forward(x)
+        rows, columns = self.stride
+        return F.conv2d(x[..., ::rows, ::columns], self.weight, self.bias)
 
 
 def conv_norm_act(
@@ -46,9 +67,12 @@ def conv_norm_act(
     torch.Size([2, 8, 16, 16])
     """
     padding = dilation * (kernel_size // 2) if padding is None else padding
-    layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
-    ]
+    conv: nn.Conv2d
+    if kernel_size == 1 and stride > 1 and padding == 0 and groups == 1:
+        conv = StridedPointwiseConv2d(in_channels, out_channels, stride, bias)
+    else:
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+    layers: list[nn.Module] = [conv]
     if pool:
         layers.append(nn.MaxPool2d(2))
     if norm is not None:

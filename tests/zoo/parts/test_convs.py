@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import processes
 from zoo.parts.convs import (
+    StridedPointwiseConv2d,
     conv_norm_act,
     depthwise_separable,
     pyramidal,
@@ -174,3 +176,24 @@ def test_a_transition_pools_before_it_mixes_channels_and_takes_another_norm():
     layer, x = transition(8, 4, norm=GroupNorm), torch.randn(2, 8, 6, 6)
     y = F.group_norm(F.conv2d(F.max_pool2d(x, 2), layer[1].weight), 4)
     torch.testing.assert_close(layer(x), y.relu())
+
+
+@few
+@given(st.integers(1, 20), st.integers(1, 3), st.integers(1, 9), st.booleans())
+def test_a_strided_pointwise_convolution_is_torchs(channels, stride, size, bias):
+    conv, x = StridedPointwiseConv2d(channels, 4, stride, bias).double(), noise(2, channels, size, size + 1)
+    equal(conv(x), F.conv2d(x, conv.weight, conv.bias, stride), [x, *conv.parameters()])
+
+
+@pytest.mark.parametrize("name", ["resnet.ResNet18", "preact_resnet.PreActResNet18"])
+def test_a_narrow_residual_net_trains_with_channels_last(tmp_path, name):
+    """In a process of its own, as torch's convolution would end it."""
+    module, _, system = name.partition(".")
+    script = tmp_path / "step.py"
+    script.write_text(
+        "import torch\n"
+        f"from zoo.classification.{module} import {system}\n"
+        "image = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)\n"
+        f"{system}(width=8).net(image).sum().backward()\n"
+    )
+    processes.run(script)
