@@ -1,7 +1,6 @@
 """A logger for Weights & Biases that works with and without a network."""
 
 import os
-import re
 import socket
 from pathlib import Path
 from urllib.parse import urlparse
@@ -32,9 +31,9 @@ def why_offline() -> str | None:
 
 def id_in(folder: Path) -> str | None:
     """The id of the W&B run whose files are in a run folder, the newest if there are several; None if there is none."""
-    names = sorted(path.name.removeprefix("offline-") for path in folder.glob("wandb/*run-*") if path.is_dir())
-    found = [match[1] for name in names if (match := re.fullmatch(r"run-\d{8}_\d{6}-(.+)", name))]
-    return found[-1] if found else None
+    # The name of a file, as that of its folder has a suffix if another run started in the same second.
+    files = {path.parent.name.removeprefix("offline-"): path.stem for path in folder.glob("wandb/*run-*/run-*.wandb")}
+    return files[max(files)].removeprefix("run-") if files else None
 
 
 class Wandb(WandbLogger):

@@ -81,6 +81,17 @@ def test_each_seed_is_a_run_of_its_own(here, capfd):
         assert list(folder.glob("wandb/artifacts/staging/*")), "the images inside its tables"
 
 
+def test_runs_that_start_in_the_same_second_keep_their_id(here, monkeypatch):
+    """W&B gives the folders of the second and third a suffix."""
+    monkeypatch.setattr(wandb.Settings, "timespec", property(lambda settings: "20260101_000000"))
+    ids = set()
+    for _ in range(3):
+        ids.add(logger.Wandb(save_dir="mine", offline=True).experiment.id)
+        wandb.finish()
+    assert len(ids) == 1
+    assert len(list(Path("mine/wandb").glob("offline-run-20260101_000000-*"))) == 3
+
+
 def test_a_training_that_is_resumed_and_tested_goes_on_in_its_own_run(here):
     """As is one that is requeued: W&B's run follows the folder of the run, not the process or the job."""
     short = ["--trainer.callbacks", "null", "--trainer.limit_train_batches", "4", "--trainer.log_every_n_steps", "1"]
