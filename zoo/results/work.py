@@ -20,13 +20,18 @@ HEAD, ROW, FOOT = 0.95, 0.3, 0.6  # heights, in inches
 
 
 class Point(NamedTuple):
-    """A recipe that was trained: means over its seeds, accuracy in per cent."""
+    """A recipe that was trained: means over its seeds, accuracy in per cent.
+
+    The speed, in samples a second, is only known of trainings on the device that most have been on.
+    """
 
     recipe: str
     label: str
     accuracy: float
     tflop: float
     parameters: int
+    device: str
+    speed: str = ""
 
 
 def points(folder: str) -> list[Point]:
@@ -38,8 +43,18 @@ def points(folder: str) -> list[Point]:
         expect, rows = recipes.expectation(name), ledger.latest(name)
         if expect.label and expect.rung is None and rows:
             accuracy, tflop = (statistics.mean(float(row[key]) for row in rows) for key in ("value", "tflop"))
-            found.append(Point(name, expect.label, 100 * accuracy, tflop, int(rows[-1]["parameters"])))
-    return sorted(found, key=lambda point: -point.accuracy)
+            device, parameters = rows[-1]["device"], int(rows[-1]["parameters"])
+            found.append(Point(name, expect.label, 100 * accuracy, tflop, parameters, device))
+    usual = usual_device(found)
+    return [
+        point._replace(speed=ledger.summarize_recipe(point.recipe)["samples/s"]) if point.device == usual else point
+        for point in sorted(found, key=lambda point: -point.accuracy)
+    ]
+
+
+def usual_device(found: list[Point]) -> str:
+    """That which most of some recipes were trained on; the first of several."""
+    return statistics.mode(point.device for point in found) if found else ""
 
 
 def draw(folder: str) -> Figure:
@@ -68,10 +83,7 @@ def draw(folder: str) -> Figure:
     for rank, point in enumerate(found):
         area = max(12.0, LARGEST * point.parameters / most)
         axes.scatter(point.accuracy, rank, s=area, color=BLUE, alpha=0.75, linewidths=0, clip_on=False)
-    numbers = [
-        (f"{p.accuracy:.1f} %", f"{p.tflop:.3g}", ledger.summarize_recipe(p.recipe)["samples/s"], _short(p.parameters))
-        for p in found
-    ]
+    numbers = [(f"{p.accuracy:.1f} %", f"{p.tflop:.3g}", p.speed, _short(p.parameters)) for p in found]
     for place, (name, column) in enumerate(zip(COLUMNS, zip(*numbers, strict=True), strict=True)):
         x = 1 + COLUMN * (place + 1) / PLOT  # of the axes
         for rank, text in enumerate((name, *column), -1):
@@ -87,6 +99,8 @@ def draw(folder: str) -> Figure:
                 color=color,
                 size=size,
             )
+    note = f"images/s: {usual_device(found)}"
+    figure.text(1 - (WIDTH - LEFT - PLOT - len(COLUMNS) * COLUMN) / WIDTH, 0.03, note, ha="right", color=GRAY, size=8)
     return figure
 
 

@@ -204,6 +204,15 @@ def test_what_training_buys_is_drawn_from_the_ledger(own_recipes):
     assert work.publish() == [recipes.ROOT.parent / "docs" / "work_rungs.png"]
 
 
+def test_speeds_are_those_of_one_device(own_recipes):
+    own_recipes(**{name: {"label": name} for name in ("first", "second", "third")})
+    for name, device in (("first", "slow"), ("second", "fast"), ("third", "slow")):
+        ledger.append(ROW | {"recipe": f"rungs/{name}", "device": device, "samples": 60, "seconds": 20})
+    speeds = {point.label: point.speed for point in work.points("rungs")}
+    assert speeds == {"first": "3", "second": "", "third": "3"}
+    assert {text.get_text() for text in work.draw("rungs").texts} >= {"images/s: slow"}
+
+
 def test_a_ledger_without_the_newest_columns_is_read_and_appended_to(here):
     old = ledger.COLUMNS[:-1]
     ledger.LEDGER.write_text(",".join(old) + "\n" + ",".join("1" for _ in old) + "\n")

@@ -80,7 +80,7 @@ def featured_results() -> str:
 def work_results() -> str:
     """The recipes that `zoo.results.work` draws, best first."""
     lines = [
-        ledger.summarize_recipe(point.recipe) | {"net": point.label}
+        ledger.summarize_recipe(point.recipe) | {"net": point.label, "samples/s": point.speed}
         for folder in work.folders()
         for point in work.points(folder)
     ]
