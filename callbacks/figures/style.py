@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from callbacks.figures.letters import choose_fonts, quiet_fonts
 from datamodules.io import atomic_write
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def save_image(image: np.ndarray, path: Path) -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure as a PNG file."""
-    with atomic_write(path) as temporary:
+    choose_fonts(figure)
+    with atomic_write(path) as temporary, quiet_fonts():
         figure.savefig(temporary, format="png", dpi=DPI)
 
 

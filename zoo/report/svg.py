@@ -30,6 +30,7 @@ from callbacks.figures.curves import (
     epochs_of,
     label_of,
 )
+from callbacks.figures.letters import quiet_fonts
 from callbacks.figures.style import COLORS, GRAY, GRID, add_axes
 from zoo.report.render import environment
 
@@ -101,7 +102,9 @@ def _style(key: str) -> AbstractContextManager[None]:
 
 def _text(figure: Figure) -> str:
     file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with quiet_fonts():
+        figure.savefig(file, format="svg", transparent=True, metadata=metadata)
     return file.getvalue()
 
 
