@@ -1,5 +1,7 @@
 """The loader of every datamodule: order from (seed, epoch), exact on several ranks, resumable inside an epoch."""
 
+import signal
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -11,6 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batches import Labelled
+
+NOTICED = 2.0  # seconds by which the end of a worker may be seen later than that of its connection
 
 
 class InMemory(Dataset):
@@ -85,6 +89,7 @@ class Loader:
 
     Raises:
         ValueError: if there are fewer samples than ranks.
+        RuntimeError: in an iteration, if a worker has died; with torch's message, which names it.
     """
 
     def __init__(
@@ -156,13 +161,17 @@ class Loader:
             pin_memory=self.pin_memory,
             generator=torch.Generator(),  # without one it would draw a seed from the global generator
         )
+        batches = iter(loader)
         try:
-            for batch in loader:
+            for batch in batches:
                 self.position += 1
                 yield batch
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, EOFError) as error:
             if not self.num_workers:
                 raise
+            if (lost := lost_worker(batches, error)) is not None:
+                traceback.clear_frames(error.__traceback__)
+                raise RuntimeError(lost) from error
             # The message of a worker's error contains its complete traceback; only the end of it is the message.
             message = str(error).rpartition(f"\n{type(error).__name__}: ")[2].strip()
             traceback.clear_frames(error.__traceback__)  # its frames would keep the workers alive
@@ -175,3 +184,20 @@ class Loader:
     def _seeded(self, generator: torch.Generator, *key: int) -> torch.Generator:
         seed = np.random.SeedSequence((self.seed, *key)).generate_state(1, np.uint64)[0]
         return generator.manual_seed(int(seed) >> 1)
+
+
+def lost_worker(batches: Any, error: BaseException) -> str | None:
+    """What torch says of a worker that has died; None if all are alive.
+
+    The end of a connection is noticed before the end of the process, so that torch may report the connection alone.
+    """
+    if "DataLoader worker process" in str(error):  # one that a worker has sent
+        return None
+    end = time.monotonic() + NOTICED
+    while time.monotonic() < end:
+        for worker in getattr(batches, "_workers", []):
+            if worker.exitcode:
+                how = f"is killed by signal: {signal.strsignal(-worker.exitcode)}" if worker.exitcode < 0 else ""
+                return f"DataLoader worker (pid {worker.pid}) {how or 'exited unexpectedly'}."
+        time.sleep(0.02)
+    return None

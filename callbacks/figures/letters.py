@@ -20,8 +20,9 @@ def choose_fonts(figure: Figure) -> None:
 
     Letters that no font has are reported, as they are drawn as boxes.
     """
-    for axes in figure.axes:  # the labels of ticks are only made on demand
-        axes.get_xticklabels(), axes.get_yticklabels()
+    for axes in figure.axes:
+        if axes.axison:  # the labels of ticks are only made on demand
+            axes.get_xticklabels(), axes.get_yticklabels()
     nowhere: set[str] = set()
     for text in figure.findobj(Text):
         letters = {letter for letter in text.get_text() if not letter.isascii() and not letter.isspace()}

@@ -1,5 +1,7 @@
 """The loader shares samples exactly, is a function of seed, epoch and rank, and resumes bit-equal inside an epoch."""
 
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning import Callback
+from torch.utils.data import dataloader
 
+from callbacks.runtime.lost_process import worker_line
+from datamodules import loader as module
 from datamodules.augment.images import Crop, Cutout, Flip
 from datamodules.loader import InMemory, Loader
 from helpers import Recorder, Synthetic, fingerprint_of_global_randomness, quiet_trainer, record
@@ -258,3 +263,27 @@ def test_validation_before_and_between_training_batches_does_not_change_the_orde
     assert len(often.seen["val"]) > 2
     for a, b in zip(often.seen["train"], never.seen["train"], strict=True):
         assert torch.equal(a.image, b.image)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_worker_that_dies_while_its_connection_is_read_is_named(monkeypatch, error):
+    """torch reports the connection alone if it ends before the process is seen to have ended."""
+
+    def read(self, timeout=None):
+        os.kill(self._workers[0].pid, signal.SIGKILL)
+        raise error
+
+    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "_try_get_data", read)
+    with pytest.raises(RuntimeError, match="Killed") as raised:
+        list(loader(8, 2, num_workers=2))
+    assert "worker" in worker_line(raised.value)
+
+
+def test_an_error_of_a_connection_without_a_dead_worker_stays_what_it_is(monkeypatch):
+    def read(self, timeout=None):
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(module, "NOTICED", 0.1)
+    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "_try_get_data", read)
+    with pytest.raises(ConnectionResetError):
+        list(loader(8, 2, num_workers=1))
