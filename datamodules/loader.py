@@ -169,12 +169,13 @@ class Loader:
         except (ValueError, OSError, EOFError) as error:
             if not self.num_workers:
                 raise
-            if (lost := lost_worker(batches, error)) is not None:
-                traceback.clear_frames(error.__traceback__)
+            lost = lost_worker(batches, error)
+            del batches  # this variable and the frames of the error would keep the workers alive
+            traceback.clear_frames(error.__traceback__)
+            if lost is not None:
                 raise RuntimeError(lost) from error
             # The message of a worker's error contains its complete traceback; only the end of it is the message.
             message = str(error).rpartition(f"\n{type(error).__name__}: ")[2].strip()
-            traceback.clear_frames(error.__traceback__)  # its frames would keep the workers alive
             raise type(error)(message) from error
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
