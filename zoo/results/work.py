@@ -45,10 +45,11 @@ def points(folder: str) -> list[Point]:
             accuracy, tflop = (statistics.mean(float(row[key]) for row in rows) for key in ("value", "tflop"))
             device, parameters = rows[-1]["device"], int(rows[-1]["parameters"])
             found.append(Point(name, expect.label, 100 * accuracy, tflop, parameters, device))
+    found.sort(key=lambda point: -point.accuracy)
     usual = usual_device(found)
     return [
         point._replace(speed=ledger.summarize_recipe(point.recipe)["samples/s"]) if point.device == usual else point
-        for point in sorted(found, key=lambda point: -point.accuracy)
+        for point in found
     ]
 
 

@@ -13,8 +13,10 @@ from zoo.results.documents.prose import docstring_of, heading_of, plain, sentenc
 CLASSES = ("name", "what it is", "recipes with it")
 EXAMPLES = 2  # recipes that are named as users of a class; of more the number is told
 # Bases of what is a part of something that a recipe names, and not named itself.
-PARTS = {"NamedTuple", "Protocol", "Enum", "Dataset", "ExperimentWriter", "TorchFunctionMode"}
-PARTS |= {"KeyboardInterrupt", "ValueError"}
+PARTS = {
+    *("NamedTuple", "Protocol", "Enum", "Dataset", "ExperimentWriter", "TorchFunctionMode"),
+    *("KeyboardInterrupt", "ValueError"),
+}
 COMMENT = re.compile(r"(?m)^\s*#.*$")
 
 
