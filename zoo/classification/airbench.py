@@ -146,7 +146,7 @@ class Airbench(Classifier):
     """Trains an `AirbenchNet`, whose stem the first batch of training sets; the other arguments are `Classifier`'s.
 
     Differs from the paper in whitening by the first batch, of all processes and as it is augmented, instead of 5000
-    images; in AdamW instead of SGD beside Muon; and in a bias of the stem that is trained to the end.
+    images, and in a bias of the stem that is trained to the end. `MuonSGD` is the optimizer of his recipes with Muon.
 
     >>> sum(p.numel() for p in Airbench(num_classes=10).parameters())
     1972792

@@ -11,7 +11,7 @@ from torch import nn
 
 from helpers import Synthetic, quiet_trainer
 from zoo.classification.resnet_mini import ResNetMini
-from zoo.parts.optim.muon import NEWTON_SCHULZ, Muon, orthogonalize
+from zoo.parts.optim.muon import NEWTON_SCHULZ, Muon, MuonSGD, orthogonalize
 
 some = settings(max_examples=60, deadline=None, derandomize=True)
 sides, seeds = st.integers(1, 40), st.integers(0, 10_000)
@@ -98,6 +98,46 @@ def test_its_adamw_equals_torchs_with_decay_on_matrices_only(decay):
         torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
 
 
+def test_muon_sgd_has_the_sgd_of_torch_beside_muon():
+    ours, theirs = net(), net()
+    matrices, vectors = matrices_and_vectors(theirs)
+    groups = [
+        {"params": matrices[-1:], "lr": 0.3, "weight_decay": 0.02 / 0.3},
+        {"params": vectors, "lr": 0.1, "weight_decay": 0.02 / 0.1},
+    ]
+    reference = torch.optim.SGD(groups, momentum=0.8, nesterov=True), WrittenOutMuon(matrices[:-1], 0.02, 0.9, 0.0)
+    sgd = {"matrix_lr": 0.3, "vector_lr": 0.1, "sgd_momentum": 0.8, "decay": 0.02}
+    muon = MuonSGD(ours.named_parameters(), 0.02, 0.9, unit_rows=False, adam=("5.",), ns_steps=5, **sgd)
+    for a, b in zip(train(ours, muon), train(theirs, *reference), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("scale", [1 / 9, 0.5])
+def test_the_rates_of_muon_sgd_are_those_of_a_summed_loss_and_logits_divided_by_256(scale):
+    """Its docstring's: 2000 times a bias's rate, 2000 / (256 * scale)**2 times a head's."""
+    torch.manual_seed(0)
+    x, y, images = torch.randn(2000, 6, dtype=torch.float64), torch.arange(2000) % 4, 2000
+    start = torch.randn(4, 6, dtype=torch.float64)
+    ours, theirs = nn.Parameter(start / scale), nn.Parameter(start * 256)
+    biases = nn.Parameter(torch.zeros(4, dtype=torch.float64)), nn.Parameter(torch.zeros(4, dtype=torch.float64))
+    groups = [
+        {"params": [theirs], "lr": 0.67, "weight_decay": 0.004 / 0.67},
+        {"params": biases[1:], "lr": 0.053, "weight_decay": 0.004 / 0.053},
+    ]
+    sgd = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
+    rate = 0.67 * images / (256 * scale) ** 2
+    muon = MuonSGD([("head", ours), ("bias", biases[0])], matrix_lr=rate, vector_lr=0.053 * images)
+    for _ in range(5):
+        F.cross_entropy(x @ ours.T * scale + biases[0], y).backward()
+        F.cross_entropy(x @ theirs.T / 256 + biases[1], y, reduction="sum").backward()
+        for optimizer in muon, sgd:
+            optimizer.step()
+            optimizer.zero_grad()
+    torch.testing.assert_close(ours * scale, theirs / 256, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(*biases, atol=1e-10, rtol=1e-10)
+    assert not torch.allclose(ours, start / scale, atol=1e-3)
+
+
 class WrittenOutMuon(torch.optim.SGD):
     """Jordan et al. 2024, line by line, for filters and matrices."""
 
@@ -164,9 +204,10 @@ def test_parameters_without_names_are_an_error():
         Muon(net().parameters())
 
 
-def test_a_saved_muon_continues_exactly(tmp_path):
+@pytest.mark.parametrize("kind", [partial(Muon, weight_decay=0.1), partial(MuonSGD, vector_lr=0.1, matrix_lr=0.1)])
+def test_a_saved_muon_continues_exactly(kind, tmp_path):
     def of(model: nn.Module) -> Muon:
-        return Muon(model.named_parameters(), weight_decay=0.1, adam=("5.",))
+        return kind(model.named_parameters(), adam=("5.",))
 
     first, second = net(0), net(1)
     optimizer = of(first)
