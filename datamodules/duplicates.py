@@ -43,7 +43,9 @@ def originals(paths: Iterable[Path]) -> dict[Path, Path]:
         first_of.update(dict.fromkeys(group, group[0]))
     if groups:
         first, other = groups[0][:2]
-        report(f"{len(groups)} images occur more than once, such as {first} and {other}; copies stay in one split")
+        report(
+            f"images that occur more than once: {len(groups)}, such as {first} and {other}; copies stay in one split"
+        )
     return first_of
 
 
@@ -93,7 +95,7 @@ def check_splits(splits: Mapping[str, Iterable[Path]]) -> None:
                 raise ValueError(_leak(first, other, split_of[first], split_of[other]))
     if groups:
         first, other = groups[0][:2]
-        report(f"{len(groups)} images are in the data more than once, such as {first} and {other}")
+        report(f"images that are in the data more than once: {len(groups)}, such as {first} and {other}")
 
 
 def _leak(first: Path, other: Path, split: str, another: str) -> str:

@@ -112,16 +112,16 @@ class AnnotatedData(BoxedData):
             turned += [annotation.path] * (self.upright and orientation > 1)
         if turned:
             report(
-                f"{len(turned)} images are turned as their EXIF tags say, such as {turned[0]}, and their boxes are "
-                "taken as drawn on the turned images; if they were drawn on the images as stored, set upright to false"
+                f"images turned as their EXIF tags say: {len(turned)}, such as {turned[0]}; their boxes are taken as "
+                "drawn on the turned images; if they were drawn on the images as stored, set upright to false"
             )
         used = {annotation.path for annotation in everything}
         folders = sorted({path.parent for path in used})
         images = [path for folder in folders for path in user_files(folder, IMAGE_SUFFIXES, deep=False)]
         if unused := [path for path in images if path not in used]:
             report(
-                f"{len(unused)} of {len(images)} images have no annotation, or are in none of the lists, and are not "
-                f"used, such as {unused[0]}"
+                f"images without an annotation, or in none of the lists: {len(unused)} of {len(images)}, such as "
+                f"{unused[0]}; they are not used"
             )
 
     @abstractmethod

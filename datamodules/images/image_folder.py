@@ -179,7 +179,7 @@ class ImageFolder(ImageData):
         first_of, label_of = originals(path for path, _ in samples), dict(samples)
         if mislabeled := [path for path, first in first_of.items() if label_of[path] != label_of[first]]:
             path = mislabeled[0]
-            report(f"{len(mislabeled)} of them are in different classes, such as {path} and {first_of[path]}")
+            report(f"of these in different classes: {len(mislabeled)}, such as {path} and {first_of[path]}")
         firsts = [(path, label) for path, label in samples if first_of[path] == path]
         val_share = self.val_size / len(firsts) if self.val_size else VAL_SHARE * self.validates
         for label, name in enumerate(self.classes):

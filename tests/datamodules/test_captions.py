@@ -248,7 +248,7 @@ def test_copies_of_an_image_under_any_name_are_one_image(tmp_path, capfd):
     again = [f"pics/../pics/{i}.png,seen from above {i}" for i in range(8)]
     file.write_text("\n".join([*LINES, *(f"copy {i}.png,another {i}" for i in range(8)), *again]))
     data = CaptionList(str(file), image_size=24)
-    assert "8 images occur more than once" in capfd.readouterr().err
+    assert "images that occur more than once: 8" in capfd.readouterr().err
     numbers = [{data.pairs[i][1].split()[-1] for i in rows} for rows in data.rows.values()]
     assert sorted(number for part in numbers for number in part) == [str(i) for i in range(8)]
     assert [len(data.rows[split]) for split in data.rows] == [18, 3, 3]

@@ -222,7 +222,7 @@ def test_images_that_are_in_no_list_are_not_trained_on_where_there_is_one_for_tr
     assert {split: sorted(splits(found)) for split, found in data.found.items()} == {
         "train": ["a.jpg", "b.jpg"], "val": ["c.jpg"], "test": ["d.jpg"],
     }  # fmt: skip
-    assert "1 of 5 images have no annotation, or are in none of the lists" in capfd.readouterr().err
+    assert "without an annotation, or in none of the lists: 1 of 5" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_turned_images_are_told_where_their_size_does_not_show_it(tmp_path, orie
     draw(tmp_path, "a.jpg", size=size, orientation=orientation)
     write(tmp_path / "a.json", coco("a.jpg", width=size[0], height=size[1]))
     BoxFolder(str(tmp_path))
-    assert "1 images are turned as their EXIF tags say" in capfd.readouterr().err
+    assert "images turned as their EXIF tags say: 1" in capfd.readouterr().err
     BoxFolder(str(tmp_path), upright=False)
     assert "EXIF" not in capfd.readouterr().err
 

@@ -66,7 +66,7 @@ def cluster(annotations: list[Annotation], ks: list[int], seed: int = 0) -> Clus
         ValueError: if there are no boxes, or a number of anchors is below 1.
     """
     if not any(len(annotation.boxes) for annotation in annotations):
-        raise ValueError(f"there is no box in the annotations of {len(annotations)} images: expected some to cluster")
+        raise ValueError(f"there is no box in the annotations (images: {len(annotations)}): expected some to cluster")
     shapes = np.array([(annotation.width, annotation.height) for annotation in annotations], float)
     corners = [np.asarray(annotation.boxes) for annotation in annotations]
     sizes = np.concatenate([(box[:, 2:] - box[:, :2]) / shape for box, shape in zip(corners, shapes, strict=True)])
@@ -128,7 +128,7 @@ def report(
     text = re.sub(r"\[\s+([\d.]+),\s+([\d.]+)\s+\]", r"[\1, \2]", json.dumps(content, indent=1))  # one line an anchor
     with atomic_write(folder / "anchors.json") as file:
         file.write_text(text + "\n")
-    lines = [f"{len(found.sizes)} boxes in {found.num_images} images; width x height in fractions of the image"]
+    lines = [f"boxes: {len(found.sizes)}, images: {found.num_images}; width x height in fractions of the image"]
     for k, anchors in found.anchors.items():
         sizes = "  ".join(f"{w:.3f} x {h:.3f}" for w, h in anchors)
         lines.append(f"k = {k}  mean IoU {found.scores[k]:.1%} (Euclidean {found.euclidean[k]:.1%})  {sizes}")
@@ -143,7 +143,7 @@ def draw(found: Clusters, name: str) -> Figure:
         (width, height),
         layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15, rect=(0, 0, 1, 1 - 0.4 / height)),
     )
-    heading(figure, f"{name}: {len(found.sizes)} boxes in {found.num_images} images")
+    heading(figure, f"{name}: boxes {len(found.sizes)}, images {found.num_images}")
     grid = figure.add_gridspec(2, 3, height_ratios=(4, rows_height))
     counts = Counter(found.names).most_common()
     colors = {name: color for (name, _), color in zip(counts, COLORS, strict=False)}

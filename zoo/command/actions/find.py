@@ -69,7 +69,7 @@ def find(
     best, cosines = order[0, :MAX_SHOWN].tolist(), cosine[0, :MAX_SHOWN].tolist()
     found = [(names[i], round(value, 4)) for i, value in zip(best, cosines, strict=True)]
     cells = [(images[i].permute(1, 2, 0).numpy(), value, None) for i, (_, value) in zip(best, found, strict=True)]
-    subtitle = f"The best of {len(names)} images, with their cosines"
+    subtitle = f"The best of {len(names)} image{'s' * (len(names) > 1)}, with their cosines"
     figure = contact_sheet([(sentence, cells)], MAX_SHOWN, "Images for this sentence", subtitle)
     save_figure(figure, Path(out))
     return found

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
                 shown, every = shown[::2], 2 * every
             total, failed = total + 1, failed + ("error" in found.result)
     if shown:
-        subtitle = f"{total} images" if len(shown) == total else f"{len(shown)} of {total} images"
+        subtitle = f"{len(shown)} of " * (len(shown) < total) + f"{total} image{'s' * (total > 1)}"
         save_figure(prediction_sheet(shown, f"Predictions of {args.source}", subtitle, predictor.classes), args.out)
         report(f"{args.out} shows {subtitle}")
     if predictor.is_inverted_perhaps:
