@@ -184,7 +184,7 @@ def test_images_without_annotation_are_counted(tmp_path, capfd):
     for i in range(4):
         write(tmp_path / f"{i}.xml", xml(f"{i}.jpg"))
     assert len(BoxFolder(str(tmp_path)).found["train"]) == 4
-    assert "4 of 8 images have no annotation" in capfd.readouterr().err
+    assert "in none of the lists: 4 of 8" in capfd.readouterr().err
 
 
 # Which split
