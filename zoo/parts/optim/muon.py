@@ -165,10 +165,11 @@ class MuonSGD(Muon):
         for group in self.param_groups:
             if not group["muon"]:
                 rate = matrix_lr if group["params"][0].ndim >= 2 else vector_lr
-                group.update(lr=rate, weight_decay=0.0, sgd_momentum=sgd_momentum, decay=decay / rate)
+                group.update(lr=rate, momentum=sgd_momentum, weight_decay=0.0, decay=decay / rate)
+                del group["betas"], group["eps"]
 
     def update_other(self, p: Tensor, gradient: Tensor, group: dict) -> None:
         gradient = gradient + group["decay"] * p
         state = self.state[p]
-        state["sum"] = gradient + group["sgd_momentum"] * state["sum"] if state else gradient
-        p.add_(gradient + group["sgd_momentum"] * state["sum"], alpha=-group["lr"])
+        state["sum"] = gradient + group["momentum"] * state["sum"] if state else gradient
+        p.add_(gradient + group["momentum"] * state["sum"], alpha=-group["lr"])
