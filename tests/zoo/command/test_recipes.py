@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from callbacks.figures.callback import FigureCallback
 from cases import case_of
@@ -129,6 +130,17 @@ def test_recipe_is_complete_and_short(name):
     assert {"expect", "seed_everything", "model", "data", "trainer"} == content.keys()
     assert expect.source
     assert not (expect.cost == "cpu" and content["trainer"]["precision"] != "32-true"), "CPU recipes are 32-true"
+
+
+@pytest.mark.parametrize("right", [1, 1234, 9337, 9399, 9400, 9990])
+def test_a_target_is_met_by_as_many_right_answers_also_in_float32(right):
+    """As metrics are: 9400 of 10 000 are less than 0.94 there."""
+    value, least = torch.tensor(right / 10_000).item(), torch.tensor((right - 1) / 10_000).item()
+    above, below = recipes.Expect("test/acc", at_least=right / 10_000), recipes.Expect("test/loss", at_most=right / 1e4)
+    assert above.met(value)
+    assert below.met(value)
+    assert not above.met(least)
+    assert below.met(least)
 
 
 @pytest.mark.parametrize("name", NAMES)
