@@ -72,12 +72,13 @@ def summarize_recipe(recipe: str) -> dict[str, str]:
     line = {"recipe": recipe, "metric": expect.metric, "target": str(expect), "cost": expect.cost}
     if not done:
         return line | dict.fromkeys(
-            ("result", "worst", "best", "n", "met", "tflop", "seconds", "samples/s", "parameters", "device"), ""
+            ("result", "worst", "best", "n", "met", "tflop", "seconds", "parameters", "device"), ""
         )
     values = [float(row["value"]) for row in done]
     mean = statistics.mean(values)
     # A target is met only by as many seeds as the recipe expects.
     met = expect.met(mean) and len(values) >= expect.seeds
+    device = done[-1]["device"]
     return line | {
         "result": f"{mean:.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""),
         "worst": f"{expect.worst(values):.4f}" if len(values) > 1 else "",
@@ -85,19 +86,18 @@ def summarize_recipe(recipe: str) -> dict[str, str]:
         "n": str(len(values)),
         "met": "yes" if met else "no",
         "tflop": f"{statistics.mean(float(row['tflop']) for row in done):.3g}",
-        "seconds": f"{statistics.mean(float(row['seconds']) for row in done):.0f}",
-        "samples/s": _rate(done),
+        "seconds": f"{statistics.mean(float(row['seconds']) for row in done if row['device'] == device):.0f}",
         "parameters": f"{int(done[-1]['parameters']):,}".replace(",", " "),
-        "device": done[-1]["device"],
+        "device": device,
     }
 
 
-def _rate(done: list[dict[str, str]]) -> str:
-    """Samples a second of training, of the rows that say how many samples they took.
+def rate(recipe: str, device: str) -> str:
+    """Samples a second of a recipe's training on a device; an empty string if no row of it says how many it took.
 
     Where a row has them, by the seconds of processor time, a thread: other work on the machine does not change those.
     """
-    counted = [row for row in done if row["samples"]]
+    counted = [row for row in latest(recipe) if row["device"] == device and row["samples"]]
     seconds = sum(_busy_seconds(row) for row in counted)
     return f"{sum(int(row['samples']) for row in counted) / seconds:.0f}" if seconds else ""
 

@@ -30,7 +30,7 @@ class Point(NamedTuple):
     accuracy: float
     tflop: float
     parameters: int
-    device: str
+    devices: tuple[str, ...]
     speed: str = ""
 
 
@@ -43,19 +43,16 @@ def points(folder: str) -> list[Point]:
         expect, rows = recipes.expectation(name), ledger.latest(name)
         if expect.label and expect.rung is None and rows:
             accuracy, tflop = (statistics.mean(float(row[key]) for row in rows) for key in ("value", "tflop"))
-            device, parameters = rows[-1]["device"], int(rows[-1]["parameters"])
-            found.append(Point(name, expect.label, 100 * accuracy, tflop, parameters, device))
+            parameters, devices = int(rows[-1]["parameters"]), tuple(dict.fromkeys(row["device"] for row in rows))
+            found.append(Point(name, expect.label, 100 * accuracy, tflop, parameters, devices))
     found.sort(key=lambda point: -point.accuracy)
     usual = usual_device(found)
-    return [
-        point._replace(speed=ledger.summarize_recipe(point.recipe)["samples/s"]) if point.device == usual else point
-        for point in found
-    ]
+    return [point._replace(speed=ledger.rate(point.recipe, usual)) for point in found]
 
 
 def usual_device(found: list[Point]) -> str:
     """That which most of some recipes were trained on; the first of several."""
-    return statistics.mode(point.device for point in found) if found else ""
+    return statistics.mode(device for point in found for device in point.devices) if found else ""
 
 
 def draw(folder: str) -> Figure:

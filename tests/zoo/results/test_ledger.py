@@ -213,6 +213,19 @@ def test_speeds_are_those_of_one_device(own_recipes):
     assert {text.get_text() for text in work.draw("rungs").texts} >= {"images/s: slow"}
 
 
+def test_seconds_and_speeds_of_seeds_on_several_devices_are_of_one(own_recipes):
+    own_recipes(first={"label": "first"}, second={"label": "second"})
+    for seed, device, seconds in ((0, "slow", 60), (1, "fast", 20), (2, "fast", 10)):
+        ledger.append(
+            ROW | {"recipe": "rungs/first", "seed": seed, "device": device, "samples": 60, "seconds": seconds}
+        )
+    ledger.append(ROW | {"recipe": "rungs/second", "device": "slow", "samples": 60, "seconds": 30})
+    assert {point.label: point.speed for point in work.points("rungs")} == {"first": "1", "second": "2"}
+    assert ledger.rate("rungs/first", "fast") == "4"
+    line = ledger.summarize_recipe("rungs/first")
+    assert (line["seconds"], line["device"], line["n"]) == ("15", "fast", "3")
+
+
 def test_a_ledger_without_the_newest_columns_is_read_and_appended_to(here):
     old = ledger.COLUMNS[:-1]
     ledger.LEDGER.write_text(",".join(old) + "\n" + ",".join("1" for _ in old) + "\n")
@@ -225,9 +238,9 @@ def test_the_rate_of_samples_is_by_processor_time_where_a_row_has_it():
     row = ROW | {"recipe": "digits/small", "samples": 60, "seconds": 40, "cpu_seconds": 20}
     for device, rate in (("CPU, 1 thread(s), AVX2", "3"), ("CPU, 2 thread(s), AVX2", "6"), ("1 x GPU, 32-true", "2")):
         ledger.append(row | {"device": device})
-        assert ledger.summarize_recipe("digits/small")["samples/s"] == rate
+        assert ledger.rate("digits/small", device) == rate
     ledger.append(row | {"device": "CPU, 1 thread(s), AVX2", "cpu_seconds": ""})
-    assert ledger.summarize_recipe("digits/small")["samples/s"] == "2"
+    assert ledger.rate("digits/small", "CPU, 1 thread(s), AVX2") == "2"
 
 
 def test_every_recipe_of_fashion_mnist_has_a_rung_of_its_own_and_a_label():
