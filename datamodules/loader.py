@@ -166,8 +166,9 @@ class Loader:
             for batch in batches:
                 self.position += 1
                 yield batch
-        except (ValueError, OSError, EOFError) as error:
-            if not self.num_workers:
+        except (ValueError, OSError, EOFError, RuntimeError) as error:
+            is_other = isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error)
+            if is_other or not self.num_workers:
                 raise
             lost = lost_worker(batches, error)
             del batches  # this variable and the frames of the error would keep the workers alive
@@ -188,9 +189,9 @@ class Loader:
 
 
 def lost_worker(batches: Any, error: BaseException) -> str | None:
-    """What torch says of a worker that has died; None if all are alive.
+    """What torch says of a worker that has died, with the signal that killed it; None if all are alive.
 
-    The end of a connection is noticed before the end of the process, so that torch may report the connection alone.
+    By what torch notices first, it reports the signal, or only that the process has ended or its connection has.
     """
     if "DataLoader worker process" in str(error):  # one that a worker has sent
         return None

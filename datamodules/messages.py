@@ -12,6 +12,15 @@ def report(line: str) -> None:
     rank_zero_only(print)(line, file=sys.stderr)
 
 
+def measured(value: float) -> str:
+    """A measured value in four decimals, or in powers of ten where those would all be zero.
+
+    >>> measured(0.93599999), measured(3e-8), measured(0.0)
+    ('0.9360', '3.0e-08', '0.0000')
+    """
+    return f"{value:.4f}" if abs(value) >= 5e-5 or value == 0 else f"{value:.1e}"
+
+
 def nearest_names(word: str, known: Iterable[str], otherwise: str = "", cutoff: float = 0.6) -> str:
     """The known names that are most like a misspelled word, as the end of an error message.
 

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm, convert_inf
 from lightning.pytorch.utilities.model_summary.model_summary import _format_summary_table
 
 from callbacks.runtime.duration import duration
+from datamodules.messages import measured
 
 
 class Clock:
@@ -124,7 +125,7 @@ class EpochLines(ProgressBar):
         seconds = time.monotonic() - self._epoch_start
         values = trainer.callback_metrics
         names = main_metrics(values, getattr(pl_module, "axes", {}))
-        metrics = "  ".join(f"{name} {float(values[name]):.4f}" for name in names)
+        metrics = "  ".join(f"{name} {measured(float(values[name]))}" for name in names)
         took = f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
         left = self.clock.left(trainer)
         rest = f", {duration(left)} left" if left else ""

@@ -265,9 +265,16 @@ def test_validation_before_and_between_training_batches_does_not_change_the_orde
         assert torch.equal(a.image, b.image)
 
 
-@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
-def test_a_worker_that_dies_while_its_connection_is_read_is_named(monkeypatch, error):
-    """torch reports the connection alone if it ends before the process is seen to have ended."""
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(104, "Connection reset by peer"),
+        EOFError(),
+        RuntimeError("DataLoader worker (pid(s) 123) exited unexpectedly"),
+    ],
+)
+def test_a_worker_that_dies_while_its_connection_is_read_is_named_with_the_signal(monkeypatch, error):
+    """By what torch sees first, it reports the connection alone, or that the process has ended without saying how."""
 
     def read(self, timeout=None):
         os.kill(self._workers[0].pid, signal.SIGKILL)

@@ -61,7 +61,7 @@ class Expect:
 
     def met(self, value: float) -> bool:
         """Whether a value, to six digits, meets the target: in float32, 9400 of 10 000 are less than 0.94."""
-        value = float(f"{value:.6g}")
+        value = six_digits(value)
         return value >= self.target if self.at_most is None else value <= self.target
 
     def best(self, values: list[float]) -> float:
@@ -72,6 +72,15 @@ class Expect:
 
     def __str__(self) -> str:
         return f"{'>=' if self.at_most is None else '<='} {self.target:g}"
+
+
+def six_digits(value: float) -> float:
+    """A value rounded to six significant digits, of which float32 has a few more.
+
+    >>> six_digits(0.93999999), six_digits(1.1641532e-10)
+    (0.94, 1.16415e-10)
+    """
+    return float(f"{value:.6g}")
 
 
 def names() -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
-from datamodules.messages import nearest_names
+from datamodules.messages import measured, nearest_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +79,7 @@ class Card:
     @property
     def reached(self) -> str:
         """The figure in a few letters, such as "test/acc 0.9953"."""
-        return f"{self.metric} {self.result[self.metric]:.4f}" if self.metric in self.result else ""
+        return f"{self.metric} {measured(self.result[self.metric])}" if self.metric in self.result else ""
 
 
 def names() -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from datamodules.messages import measured
 from zoo.command import recipes
 
 LEDGER = recipes.ROOT / "results.csv"
@@ -80,9 +81,9 @@ def summarize_recipe(recipe: str) -> dict[str, str]:
     met = expect.met(mean) and len(values) >= expect.seeds
     device = done[-1]["device"]
     return line | {
-        "result": f"{mean:.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""),
-        "worst": f"{expect.worst(values):.4f}" if len(values) > 1 else "",
-        "best": f"{statistics.mean(float(row['best']) for row in done):.4f}",
+        "result": measured(mean) + (f" ± {measured(statistics.stdev(values))}" if len(values) > 1 else ""),
+        "worst": measured(expect.worst(values)) if len(values) > 1 else "",
+        "best": measured(statistics.mean(float(row["best"]) for row in done)),
         "n": str(len(values)),
         "met": "yes" if met else "no",
         "tflop": f"{statistics.mean(float(row['tflop']) for row in done):.3g}",

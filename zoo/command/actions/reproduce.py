@@ -24,7 +24,7 @@ from zoo.command import recipes
 from zoo.command.errors import explanation
 from zoo.command.lightning_cli import ZooCLI
 from zoo.command.machine import commit, device
-from zoo.command.recipes import Expect
+from zoo.command.recipes import Expect, six_digits
 from zoo.command.run_folder import is_restarted, note_command, note_end
 from zoo.command.training import to_go_on_from
 from zoo.report.recorder import attach
@@ -239,8 +239,8 @@ def run_seed(
         "recipe": recipes.name_of(path),
         "seed": seed,
         "metric": expect.metric,
-        "value": round(value, 6),
-        "best": round(expect.best(history), 6),
+        "value": six_digits(value),
+        "best": six_digits(expect.best(history)),
         "target": expect.target,
         "met": expect.met(value),
         "seconds": round(seconds, 1),
@@ -253,7 +253,7 @@ def run_seed(
         "date": time.strftime("%Y-%m-%d"),
         "samples": cli.flop_counter.samples,
         "cpu_seconds": round(cpu_seconds, 1),
-        **{s: round(watch.last_epoch[s], 6) if s in watch.last_epoch else "" for s in ("train", "val")},
+        **{s: six_digits(watch.last_epoch[s]) if s in watch.last_epoch else "" for s in ("train", "val")},
     }
     if trainer.is_global_zero:
         if not options:

@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from datamodules.messages import measured
+
 TAKES_OPTIONS = True
 
 
@@ -83,6 +85,6 @@ def verdict(report: dict[str, Any]) -> str:
     """A line on a recipe that was run: its mean, the values of the seeds, and whether its target is met."""
     if "error" in report:
         return f"{report['recipe']}: failed: {report['error']}"
-    values = ", ".join(f"{value:.4f}" for value in report["values"].values())
+    values = ", ".join(map(measured, report["values"].values()))
     met = "met" if report["met"] else "missed"
-    return f"{report['recipe']}: {report['metric']} {report['mean']:.4f} ({values}); {met}: {report['target']:g}"
+    return f"{report['recipe']}: {report['metric']} {measured(report['mean'])} ({values}); {met}: {report['target']:g}"

@@ -3,6 +3,7 @@
 import math
 from fnmatch import fnmatchcase
 
+from datamodules.messages import measured
 from zoo.command import recipes
 from zoo.inference import ready
 from zoo.results import ladder, ledger, work
@@ -55,7 +56,7 @@ def runs() -> list[dict[str, str]]:
             lines.append(
                 {
                     "recipe": name,
-                    "seeds that count": ", ".join(f"{row['seed']}: {float(row['value']):.4f}" for row in counted),
+                    "seeds that count": ", ".join(f"{row['seed']}: {measured(float(row['value']))}" for row in counted),
                     "when": dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}",
                     "superseded": ", ".join(_superseded(row, counted[0]) for row in ledger.superseded(name)),
                 }
@@ -68,7 +69,7 @@ def _superseded(row: dict[str, str], now: dict[str, str]) -> str:
     missed = ["missed"] if row["met"] == "False" else []
     same_work = math.isclose(float(row["tflop"]), float(now["tflop"]), rel_tol=SAME_WORK)
     changed = [] if same_work and row["parameters"] == now["parameters"] else ["changed since"]
-    return f"{row['seed']}: {float(row['value']):.4f} ({', '.join([row['date'], *missed, *changed])})"
+    return f"{row['seed']}: {measured(float(row['value']))} ({', '.join([row['date'], *missed, *changed])})"
 
 
 def featured_results() -> str:
@@ -153,7 +154,7 @@ def missed() -> str:
             {
                 "recipe": recipe_link(name) if name in known else name,
                 "target then": f"{rows[0]['metric']} {float(target):g}",
-                "values": ", ".join(f"{float(row['value']):.4f}" for row in rows),
+                "values": ", ".join(measured(float(row["value"])) for row in rows),
                 "when": date,
                 "target now": now["target"],
                 "result now": now["result"],
