@@ -165,7 +165,7 @@ class MuonSGD(Muon):
         for group in self.param_groups:
             if not group["muon"]:
                 rate = matrix_lr if group["params"][0].ndim >= 2 else vector_lr
-                group.update(lr=rate, momentum=sgd_momentum, weight_decay=0.0, decay=decay / rate)
+                group.update(lr=rate, momentum=sgd_momentum, weight_decay=0.0, decay=decay / rate if rate else 0.0)
                 del group["betas"], group["eps"]
 
     def update_other(self, p: Tensor, gradient: Tensor, group: dict) -> None:
