@@ -66,7 +66,7 @@ def cluster(annotations: list[Annotation], ks: list[int], seed: int = 0) -> Clus
         ValueError: if there are no boxes, or a number of anchors is below 1.
     """
     if not any(len(annotation.boxes) for annotation in annotations):
-        raise ValueError(f"there is no box in the annotations (images: {len(annotations)}): expected some to cluster")
+        raise ValueError(f"the annotations have no box to cluster (images: {len(annotations)}): expected at least one")
     shapes = np.array([(annotation.width, annotation.height) for annotation in annotations], float)
     corners = [np.asarray(annotation.boxes) for annotation in annotations]
     sizes = np.concatenate([(box[:, 2:] - box[:, :2]) / shape for box, shape in zip(corners, shapes, strict=True)])
