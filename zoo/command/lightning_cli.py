@@ -33,6 +33,7 @@ from zoo import trust
 from zoo.command import recipes
 from zoo.command.checkpoints import AtomicCheckpointIO, RunCheckpoint
 from zoo.command.errors import cli_error_message
+from zoo.command.machine import keep_freed_memory
 from zoo.command.options import by_name, or_help
 from zoo.command.recipes import Expect
 from zoo.command.run_folder import claim_run_folder, release, separate_port
@@ -174,6 +175,7 @@ class ZooCLI(LightningCLI):
     ) -> None:
         self.recipe, self.flop_counter, self.given_folder = recipes.find(recipe), FlopCounter(), folder
         self.resume_by, self.command = resume_by, sys.argv[1:] if command is None else command
+        keep_freed_memory()
         options = or_help(by_name(options or []), recipes.read(self.recipe))
         self.may_name = nameable(self.recipe, options)
         try:

@@ -1,5 +1,6 @@
-"""What a result was computed with: the hardware and the commit of the checkout."""
+"""The machine that a run is on: how its memory is used, and what a result says that it was computed with."""
 
+import ctypes
 import platform
 import subprocess
 from pathlib import Path
@@ -8,6 +9,23 @@ import torch
 from lightning import Trainer
 
 from zoo.command import recipes
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+LARGEST = 32 * 2**20  # bytes: the highest that glibc takes for M_MMAP_THRESHOLD
+KEPT = 2**31 - 1  # bytes: the highest C int
+
+
+def keep_freed_memory() -> None:
+    """Has the C library keep the memory that this process frees, for its next allocations.
+
+    In every step torch frees and allocates the same activations. By default glibc returns those of some size to the
+    system, which clears each page before it hands it out again: up to a quarter of the time that a net trains on a
+    CPU, see `experiments/benchmarks/kept_memory.py`. With another C library nothing changes.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
 
 
 def device(trainer: Trainer) -> str:
