@@ -127,6 +127,11 @@ def share_data(runs: Sequence[Run]) -> bool:
     return len({data_of(run) for run in runs}) < 2
 
 
+def complete(shared: dict[str, Axis]) -> dict[str, Axis]:
+    """The metrics that are not part of another one, which have curves of their own."""
+    return {metric: axis for metric, axis in shared.items() if not axis.part_of}
+
+
 def _listed(found: dict[str, str]) -> str:
     return ", ".join(f"{name} ({unit})" if unit else name for name, unit in found.items()) or "none"
 
@@ -134,7 +139,6 @@ def _listed(found: dict[str, str]) -> str:
 def comparison(runs: Sequence[Run], names: Sequence[str], shared: dict[str, Axis]) -> str:
     """The page as HTML."""
     images = Images()
-    complete = [metric for metric, axis in shared.items() if not axis.part_of]
     introductions = {run.recipe: place for place, run in reversed(list(enumerate(runs)))}  # each told once
     return render(
         "compare.html.j2",
@@ -143,7 +147,7 @@ def comparison(runs: Sequence[Run], names: Sequence[str], shared: dict[str, Axis
             _about(run, name, place, result, introductions[run.recipe] == place)
             for place, (run, name, result) in enumerate(zip(runs, names, results(runs, shared), strict=True))
         ],
-        plots=curves.overlaid(runs, names, complete, shared),
+        plots=curves.plots_of_overlays(curves.overlaid(runs, names, complete(shared))),
         figures=figures(runs, shared),
         same_data=share_data(runs),
         differs=between(runs),
@@ -199,13 +203,9 @@ def figures(runs: Sequence[Run], shared: dict[str, Axis]) -> list[dict[str, Any]
                 continue
             has_best = axis.better and split != "train" and share_data(having)
             best = (max if axis.better == "max" else min)(known) if has_best else None
-            cells = [
-                {
-                    "text": "" if value is None else axis.text.format(axis.factor * value),
-                    "best": value == best is not None,
-                }
-                for value in values
-            ]
+            texts = ["" if value is None else axis.text.format(axis.factor * value) for value in values]
+            best_text = None if best is None else texts[values.index(best)]  # equal ones are equally good
+            cells = [{"text": text, "best": text == best_text} for text in texts]
             rows.append({"title": axis.title, "split": curves.SPLITS.get(split, ""), "cells": cells})
     return rows
 
@@ -222,12 +222,11 @@ def classes(runs: Sequence[Run]) -> dict[str, Any] | None:
 
 
 def draw(runs: Sequence[Run], names: Sequence[str], shared: dict[str, Axis]) -> Figure:
-    """The curves of all runs: a panel for each metric that a training logs, and one key for all."""
-    panels = {metric: curves.curves_of_runs(runs, names, metric) for metric in shared if not shared[metric].part_of}
-    panels = {metric: (over, found) for metric, (over, found) in panels.items() if found}
+    """The curves of all runs: a panel for each plot of the page, and one key for all."""
+    overlays = curves.overlaid(runs, names, complete(shared))
     wide, head = 5.6, 0.6 + 0.2 * (-(-len(runs) // 3))
-    columns = min(PANELS_PER_ROW, max(len(panels), 1))
-    heights = [bars_height(found) if epochs_of(found) < 2 else 2.85 for _, found in panels.values()] or [1.0]
+    columns = min(PANELS_PER_ROW, max(len(overlays), 1))
+    heights = [bars_height(one.curves) if epochs_of(one.curves) < 2 else 2.85 for one in overlays] or [1.0]
     rows = [1.1 + max(heights[i : i + columns]) for i in range(0, len(heights), columns)]
     figure = Figure((wide * columns, head + sum(rows)), facecolor="white")
     heading(
@@ -240,14 +239,14 @@ def draw(runs: Sequence[Run], names: Sequence[str], shared: dict[str, Axis]) -> 
         color = curves.RUN_COLORS[place]
         x, y = 0.15 + (place % 3) * (width - 0.2) / 3, height - 0.72 - 0.2 * (place // 3)
         figure.text(x / width, y / height, f"━ {name}".replace("$", r"\$"), color=color, size=9, weight="bold")
-    for place, ((metric, (over, found)), tall) in enumerate(zip(panels.items(), heights, strict=False)):
+    for place, ((axis, over, found), tall) in enumerate(zip(overlays, heights, strict=False)):
         row, column = divmod(place, columns)
         axes = add_axes(figure, 0.8 + column * wide, sum(rows[row:]) - 0.6 - tall, wide - 1.0, tall)
-        label, _, remarks = shared[metric].label.partition("\n")
-        axes.set_title(shared[metric].title, loc="left", weight="bold", pad=18 if remarks else 6)
+        label, _, remarks = axis.label.partition("\n")
+        axes.set_title(axis.title, loc="left", weight="bold", pad=18 if remarks else 6)
         text = shorten(remarks.replace("\n", ", "), 75).replace("$", r"\$")
         axes.annotate(text, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", size=9, color=GRAY)
-        (draw_bars if epochs_of(found) < 2 else draw_lines)(axes, found, shared[metric]._replace(label=label), over)
-    if not panels:
+        (draw_bars if epochs_of(found) < 2 else draw_lines)(axes, found, axis._replace(label=label), over)
+    if not overlays:
         figure.text(0.5, 0.4, "no curves", color=GRAY, ha="center")
     return figure

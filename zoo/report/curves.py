@@ -15,6 +15,7 @@ from zoo.report.svg import panel, parts_panel, variable
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 RUN_COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GRAY)  # of the runs of a comparison
+MOST_WITH_ALL_SPLITS = 2  # runs of a comparison that share a plot with all their splits
 MAX_ROWS = 400  # of a table of steps, of which there may be many more
 
 
@@ -62,38 +63,59 @@ def plots_of(run: Run) -> list[Plot]:
         over = "epoch" if all(name in run.metrics.history for name in names) else "step"
         if over == "epoch":
             curves = [c._replace(values=run.metrics.history[name]) for c, name in zip(curves, names, strict=True)]
-        found.append(_plot(axis, curves, over, f"plot{number}"))
+        found.append(_plot(axis, over, curves, f"plot{number}"))
     for number, one in enumerate(parts):
         svg, label, _ = parts_panel(one, f"parts{number}")
         found.append(Plot(one.axis.title, label, svg, []))
     return found
 
 
-def overlaid(runs: Sequence[Run], labels: Sequence[str], shared: Sequence[str], axes: Mapping[str, Axis]) -> list[Plot]:
-    """A plot for each metric that two runs or more have, with a line for each run and split.
+class Overlay(NamedTuple):
+    """The curves of a metric of several runs.
+
+    axis: how they are plotted.
+    over: what the values are over, "epoch" or "step".
+    """
+
+    axis: Axis
+    over: str
+    curves: list[Curve]
+
+
+def overlaid(runs: Sequence[Run], labels: Sequence[str], axes: Mapping[str, Axis]) -> list[Overlay]:
+    """The curves of each metric, validation and test as lines, training dashed.
+
+    Those of two runs share a plot; of more, in which they could not be told apart, each split has a plot of its own.
 
     Args:
         runs, labels: the runs, and what they are called.
-        shared: the metrics, without their split.
-        axes: how they are plotted.
+        axes: the metrics, without their split, and how they are plotted.
     """
-    return [
-        _plot(axes.get(metric) or Axis(metric, metric), curves, over, f"plot{number}")
-        for number, metric in enumerate(shared)
-        for over, curves in [curves_of_runs(runs, labels, metric)]
-    ]
+    if len(runs) <= MOST_WITH_ALL_SPLITS:
+        found = [(axis, metric, tuple(LINES)) for metric, axis in axes.items()]
+    else:
+        splits = {**SPLITS, "": ""}
+        found = [
+            (axis._replace(title=f"{axis.title}, {splits[split]}".removesuffix(", ")), metric, (split,))
+            for split in sorted(splits, key=lambda split: split != "val")
+            for metric, axis in axes.items()
+        ]
+    overlays = [Overlay(axis, *_curves_of(runs, labels, metric, splits)) for axis, metric, splits in found]
+    return [overlay for overlay in overlays if overlay.curves]
 
 
-def curves_of_runs(runs: Sequence[Run], labels: Sequence[str], metric: str) -> tuple[str, list[Curve]]:
-    """The curves of a metric of several runs, validation and test as lines, training dashed, and what they are over."""
-    names = [f"{split}/{metric}" if split else metric for split in LINES]
+def _curves_of(
+    runs: Sequence[Run], labels: Sequence[str], metric: str, splits: Sequence[str]
+) -> tuple[str, list[Curve]]:
+    """What the values of a metric are over, and its curves, one for each run and split."""
+    names = [f"{split}/{metric}" if split else metric for split in splits]
     logged = [(run, name) for run in runs for name in names if name in run.metrics.steps]
     over = "epoch" if all(name in run.metrics.history for run, name in logged) else "step"
     curves = []
     for place, (run, label) in enumerate(zip(runs, labels, strict=True)):
         for name in names:
             if name in run.metrics.steps:
-                split = SPLITS.get(split_of(name), "")
+                split = SPLITS.get(split_of(name), "") if len(splits) > 1 else ""
                 values = run.metrics.history[name] if over == "epoch" else run.metrics.steps[name]
                 style = LINES[split_of(name)].style | {"linewidth": 1.3 if split == "training" else 2.0}
                 color = RUN_COLORS[place]
@@ -101,7 +123,11 @@ def curves_of_runs(runs: Sequence[Run], labels: Sequence[str], metric: str) -> t
     return over, curves
 
 
-def _plot(axis: Axis, curves: Sequence[Curve], over: str, key: str) -> Plot:
+def plots_of_overlays(overlays: Sequence[Overlay]) -> list[Plot]:
+    return [_plot(*overlay, f"plot{number}") for number, overlay in enumerate(overlays)]
+
+
+def _plot(axis: Axis, over: str, curves: Sequence[Curve], key: str) -> Plot:
     svg, label, _ = panel(axis, curves, over, key)
     lines = []
     for curve in curves:

@@ -59,7 +59,8 @@ def test_runs_of_any_recipes_are_compared_by_what_they_share(make_run, compared,
     page = compared(make_run("a/one"), make_run("language/gpt", rows=rows, items=texts), make_run("c/three"))
     assert page.text.startswith("a/one, language/gpt, c/three")
     plots = [attributes["aria-label"] for _, attributes in page.elements if attributes.get("class") == "plot"]
-    assert [label.partition(",")[0] for label in plots] == ["Loss", "Accuracy"], "what all have, then what two have"
+    found = list(dict.fromkeys(label.partition(",")[0] for label in plots))
+    assert found == ["Loss", "Accuracy"], "what all have, then what two have"
     assert "perplexity" not in page.text
     assert "To be" in page.text
 
@@ -135,6 +136,24 @@ def test_points_of_a_single_epoch_tell_training_from_validation(make_run, kit):
     single = [line for line in axes.lines if len(line.get_xdata()) == 1]
     assert len({line.get_color() for line in single}) == 1
     assert len({line.get_markerfacecolor() for line in single}) == 2
+
+
+def test_of_many_runs_each_split_has_a_panel_with_a_line_for_each(make_run, compared):
+    folders = [make_run(f"a/{name}") for name in ("one", "two", "three")]
+    runs = [read_run(folder) for folder in folders]
+    names = comparison.labels(runs)
+    figure = comparison.draw(runs, names, comparison.common_metrics(runs, names))
+    lines = {axes.get_title("left"): len(axes.lines) for axes in figure.axes}
+    assert lines == {f"{metric}, {split}": 3 for metric in ("Loss", "Accuracy") for split in ("validation", "training")}
+    assert next(iter(lines)) == "Loss, validation"
+    plots = [attributes for _, attributes in compared(*folders).elements if attributes.get("class") == "plot"]
+    assert len(plots) == len(lines)
+
+
+def test_values_that_look_the_same_are_equally_good(make_run, compared, kit):
+    rows = [{**row, **{name: value + 1e-6 for name, value in row.items() if name == "val/acc"}} for row in kit.rows]
+    page = compared(make_run("a/one"), make_run("a/two", rows=rows))
+    assert re.search(r"Accuracy, validation 75\.00 % best 75\.00 % best", page.text)
 
 
 @pytest.mark.parametrize(
