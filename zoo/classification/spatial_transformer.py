@@ -34,8 +34,6 @@ class SpatialTransformerLayer(nn.Module):
         out_size: h and w; None for the size of the image.
         transform: "affine", six numbers (equation 1); or "attention", a scale and a shift (equation 2).
         width: channels of the localization net's first convolution.
-        pace: by which the numbers' distance from the identity is multiplied: below 1 the map changes more slowly than
-            the rest of the net, whose first gradients say little about where to look.
 
     Shape: (B, C, H, W) -> (B, C, h, w).
     """
@@ -47,10 +45,9 @@ class SpatialTransformerLayer(nn.Module):
         out_size: int | None = None,
         transform: Literal["affine", "attention"] = "affine",
         width: int = 8,
-        pace: float = 0.2,
     ) -> None:
         super().__init__()
-        self.out_size, self.transform, self.pace = out_size or image_size, transform, pace
+        self.out_size, self.transform = out_size or image_size, transform
         shrink = [nn.AvgPool2d(2)] if image_size > LARGE else []
         side = image_size // 2 ** (2 + len(shrink))
         self.localization = nn.Sequential(
@@ -67,7 +64,7 @@ class SpatialTransformerLayer(nn.Module):
 
     def theta(self, x: Tensor) -> Tensor:
         """The maps (B, 2, 3) from coordinates of what is passed on to those of the image, x before y, both in -1..1."""
-        moved = self.pace * self.regression(self.localization(x)).float()
+        moved = self.regression(self.localization(x)).float()
         numbers = moved + torch.tensor(IDENTITY[self.transform], device=x.device)
         if self.transform == "attention":
             scale, right, down = numbers.unbind(1)

@@ -24,7 +24,7 @@ def test_it_starts_with_the_identity(transform, size):
 def set_numbers(layer: SpatialTransformerLayer, *numbers: float) -> None:
     """Has the layer predict these numbers for each image."""
     with torch.no_grad():
-        layer.regression.bias.copy_((torch.tensor(numbers) - torch.tensor(IDENTITY[layer.transform])) / layer.pace)
+        layer.regression.bias.copy_(torch.tensor(numbers) - torch.tensor(IDENTITY[layer.transform]))
 
 
 def test_attention_cuts_out_a_window_and_affine_turns_it():
