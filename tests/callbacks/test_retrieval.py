@@ -8,9 +8,7 @@ from PIL import Image
 from callbacks.figures.retrieval import contact_sheet, similarity_matrix
 from callbacks.galleries.retrieval import RetrievalGallery
 from datamodules.captions.drawn import Captions
-from helpers import Synthetic, fingerprint_of_global_randomness, quiet_trainer
-from zoo.classification.resnet_mini import ResNetMini
-from zoo.command.actions.find import find, read_images
+from helpers import fingerprint_of_global_randomness, quiet_trainer
 from zoo.multimodal.clip import CLIP
 
 N, SIZE = 30, 24
@@ -131,57 +129,3 @@ def test_the_sheet_marks_right_and_wrong_by_more_than_color(texts_of):
     styles = [axes.patches[0].get_linestyle() for axes in figure.axes]
     assert styles[0] != styles[1]
     assert len(similarity_matrix(["a", "b"], [image, image], torch.eye(2).numpy(), "test").axes) == 3
-
-
-# The command
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    trainer = quiet_trainer(max_steps=1, limit_val_batches=0)
-    trainer.fit(tiny(), datamodule=data())
-    trainer.save_checkpoint(tmp_path / "clip.ckpt")
-    return str(tmp_path / "clip.ckpt")
-
-
-def test_a_typed_sentence_finds_images_of_a_folder(checkpoint, tmp_path, scenes):
-    out = tmp_path / "found.png"
-    found = find(checkpoint, "a large red STAR", str(scenes), str(out))
-    names, images = read_images(str(scenes), (3, SIZE, SIZE))
-    assert images.shape == (12, 3, SIZE, SIZE)
-    assert len(found) == 10
-    assert {name for name, _ in found} < set(names)
-    assert [cosine for _, cosine in found] == sorted((cosine for _, cosine in found), reverse=True)
-    with Image.open(out) as image:
-        assert image.size[0] > 800
-    assert not list(tmp_path.glob(".*")), "nothing temporary is left"
-
-
-def test_without_a_folder_it_looks_among_drawn_scenes(checkpoint, tmp_path):
-    assert find(checkpoint, "a star", None, str(tmp_path / "found.png"))[0][0].startswith("scene ")
-
-
-@pytest.fixture
-def scenes(tmp_path):
-    """A folder of images."""
-    pairs = data(test_size=12, size=40)
-    pairs.setup("test")
-    folder = tmp_path / "scenes"
-    folder.mkdir()
-    for i, image in enumerate(pairs.datasets["test"].columns.image):
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:02}.png")
-    return folder
-
-
-def test_unknown_words_no_images_and_other_checkpoints_are_errors(checkpoint, tmp_path):
-    with pytest.raises(ValueError, match="never saw the word 'zebra'"):
-        find(checkpoint, "a red zebra")
-    with pytest.raises(FileNotFoundError, match="holds no image"):
-        find(checkpoint, "a red star", str(tmp_path / "nowhere"))
-    trainer = quiet_trainer(max_steps=1, limit_val_batches=0)
-    other = ResNetMini(num_classes=70, in_channels=3)
-    trainer.fit(other, datamodule=Synthetic(image_shape=(3, 24, 24), num_classes=70))
-    trainer.save_checkpoint(tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match="a ResNetMini: expected a module that ranks images"):
-        find(str(tmp_path / "other.ckpt"), "a red star")
-    assert not list(tmp_path.glob("found*"))

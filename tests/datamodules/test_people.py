@@ -25,6 +25,7 @@ from helpers import draw_picture, quiet_trainer
 from zoo.command.actions.find import read_images
 from zoo.command.main import main
 from zoo.command.sources import image_files
+from zoo.inference.preprocess import Images
 
 
 def images(folder: Path, *names: str, start: int = 0) -> Path:
@@ -257,7 +258,7 @@ def test_commands_leave_out_what_systems_and_editors_leave(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "notes").write_text("no image")
     wanted = [str(tmp_path / name) for name in ("a.png", "b.jfif", "c", "deep/d.JPG")]
-    assert read_images(tmp_path, (3, 16, 16))[0] == wanted
+    assert read_images(tmp_path, Images((3, 16, 16), [0.5] * 3, [0.5] * 3))[0] == wanted
     assert [*image_files([str(tmp_path)])] == [wanted]
     assert [*image_files([str(tmp_path / "**" / "*.*")])] == [[name for name in wanted if not name.endswith("c")]]
     mac = images(tmp_path / "__MACOSX", "e.png")

@@ -29,6 +29,7 @@ from zoo.system import ScheduleCallable, System
 
 MUON = partial(Muon, lr=0.02, adam_lr=0.003)
 INITIAL_SCALE, MAX_SCALE = 1 / 0.07, 100.0  # of the similarities, one divided by the temperature; section 2.5
+RANKED = 256  # images that are embedded at a time when they are ranked
 
 
 def contrastive_loss(logits: Tensor, label: Tensor | None = None) -> Tensor:
@@ -259,7 +260,8 @@ class CLIP(System):
             Indices of the images, most similar first, (S, N) int64, and their cosines with the sentence (S, N).
         """
         with torch.inference_mode():
-            cosine = self.net.encode_text(input_ids, attention_mask) @ self.net.encode_image(image).T
+            images = torch.cat([self.net.encode_image(some) for some in image.split(RANKED)])
+            cosine = self.net.encode_text(input_ids, attention_mask) @ images.T
         best = cosine.sort(dim=1, descending=True, stable=True)
         return best.indices, best.values
 

@@ -1,13 +1,16 @@
 """`zoo find` draws and prints the images that a sentence describes, from a folder or from drawn scenes."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
 
+import zoo
 from datamodules.captions.drawn import Captions
 from helpers import Synthetic, quiet_trainer
 from zoo.classification.resnet_mini import ResNetMini
-from zoo.command.actions.find import find, read_images
+from zoo.command.actions.find import find
 from zoo.command.main import main
 from zoo.multimodal.clip import CLIP
 
@@ -45,10 +48,8 @@ def scenes(tmp_path) -> str:
 def test_a_sentence_finds_images_of_a_folder(checkpoint, scenes, tmp_path, capfd):
     out = tmp_path / "new" / "found.png"
     found = find(checkpoint, "a large red STAR", scenes, out)
-    names, images = read_images(scenes, (3, SIZE, SIZE))
-    assert images.shape == (12, 3, SIZE, SIZE)
     assert len(found) == 10
-    assert {name for name, _ in found} < set(names)
+    assert {name for name, _ in found} < {str(path) for path in Path(scenes).rglob("*.png")}
     assert [cosine for _, cosine in found] == sorted((cosine for _, cosine in found), reverse=True)
     with Image.open(out) as figure:
         assert figure.size[0] > 800
@@ -59,11 +60,23 @@ def test_a_sentence_finds_images_of_a_folder(checkpoint, scenes, tmp_path, capfd
     assert (tmp_path / "found.png").read_bytes() == out.read_bytes()
 
 
-@pytest.mark.parametrize("size", [(80, 64), (77, 35), (31, 90)])
-def test_pixels_stay_in_range_when_images_are_resized(tmp_path, size):
-    Image.new("RGB", size, "white").save(tmp_path / "white.png")
-    _, images = read_images(tmp_path, (3, 56, 56))
-    assert 0.999 < images.min() <= images.max() <= 1
+def test_images_are_prepared_as_those_that_the_net_was_trained_on(checkpoint, scenes):
+    model = zoo.load(checkpoint)
+    images = model.preprocess([str(path) for path in sorted(Path(scenes).rglob("*.png"))])
+    cosines = model.rank(images, *model.preprocess_text("a red star"))[1][0, :10]
+    assert [cosine for _, cosine in find(checkpoint, "a red star", scenes)] == [round(c, 4) for c in cosines.tolist()]
+
+
+def test_files_that_cannot_be_read_are_left_out_and_said(checkpoint, scenes, tmp_path, capfd):
+    wanted = find(checkpoint, "a red star", scenes)
+    broken = Path(scenes) / "0.png"
+    broken.write_bytes((Path(scenes) / "deeper" / "00.png").read_bytes()[:300])
+    assert find(checkpoint, "a red star", scenes) == wanted
+    assert f"1 of 13 files cannot be read as images and are left out: {broken}" in capfd.readouterr().err
+    (tmp_path / "only").mkdir()
+    broken.rename(tmp_path / "only" / "0.png")
+    with pytest.raises(ValueError, match=r"none of the 1 files in .*only can be read as an image: .*0\.png"):
+        find(checkpoint, "a red star", tmp_path / "only")
 
 
 def test_without_a_folder_it_searches_drawn_scenes(checkpoint, capfd):

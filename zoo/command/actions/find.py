@@ -4,18 +4,19 @@ import argparse
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
-from torchvision.transforms.v2 import functional as image_ops
 
 from callbacks.figures.retrieval import contact_sheet
 from callbacks.figures.style import save_figure
-from datamodules.captions.base import PairedInMemory, check_words, encode_sentences
+from datamodules.captions.base import PairedInMemory
 from datamodules.captions.drawn import Captions
-from datamodules.io import read_image, user_images
+from datamodules.io import user_images
+from datamodules.messages import report
 from zoo.command.checkpoints import checkpoint_of, load_module
+from zoo.command.sources import in_threads
+from zoo.inference.predictor import THREADS
+from zoo.inference.preprocess import Images, preprocesses
 
 MAX_SHOWN, NUM_SCENES = 10, 200
 
@@ -26,20 +27,39 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def read_images(folder: str | Path | None, shape: tuple[int, int, int]) -> tuple[list[str], Tensor]:
-    """Names and images (N, C, H, W) in 0..1, at the size that the net sees: those of a folder, or drawn scenes."""
-    _, height, width = shape
+def read_images(folder: str | Path | None, images: Images) -> tuple[list[str], Tensor]:
+    """Names and pixels (N, C, H, W) uint8 as the net takes them: of a folder's images, or of drawn scenes.
+
+    Files that cannot be read as images are left out, and said.
+
+    Raises:
+        ValueError: if none is left.
+        FileNotFoundError: if the folder does not exist or holds no image.
+    """
     if folder is None:
-        drawn = Captions(size=height, train_size=0, val_size=0, test_size=NUM_SCENES)
+        drawn = Captions(size=images.image_shape[1], train_size=0, val_size=0, test_size=NUM_SCENES)
         drawn.setup("test")
         scenes = cast(PairedInMemory, drawn.datasets["test"])
-        return [f"scene {i}" for i in range(NUM_SCENES)], scenes.columns.image / 255
+        pixels = [images.pixels(images.open(scene)) for scene in scenes.columns.image]
+        return [f"scene {i}" for i in range(NUM_SCENES)], torch.stack(pixels)
     files, _ = user_images(Path(folder))
     if not files:
         raise FileNotFoundError(f"{folder} holds no image: expected files such as .jpg and .png; check the path")
-    images = [torch.from_numpy(np.array(read_image(file))).permute(2, 0, 1) / 255 for file in files]
-    resized = [image_ops.resize(image, [height, width], antialias=True).clamp(0, 1) for image in images]
-    return [str(file) for file in files], torch.stack(resized)
+
+    def read(file: Path) -> Tensor | str:
+        try:
+            return images.pixels(images.open(file))
+        except (ValueError, OSError) as error:
+            return str(error)
+
+    found = dict(zip(map(str, files), in_threads(read, files, THREADS), strict=True))
+    readable = {file: one for file, one in found.items() if isinstance(one, Tensor)}
+    errors = [one for one in found.values() if isinstance(one, str)]
+    if not readable:
+        raise ValueError(f"none of the {len(files)} files in {folder} can be read as an image: {errors[0]}")
+    if errors:
+        report(f"{len(errors)} of {len(files)} files cannot be read as images and are left out: {errors[0]}")
+    return list(readable), torch.stack(list(readable.values()))
 
 
 def find(
@@ -54,21 +74,21 @@ def find(
         out: file of the figure.
 
     Raises:
-        ValueError: for a checkpoint of another kind of system, or a word that was not in the training data.
+        ValueError: for a checkpoint of another kind of system, a word that was not in the training data, or images of
+            which none can be read.
         FileNotFoundError: if there are no images.
     """
     path = checkpoint_of(source)
     model, data = load_module(path)
     if not hasattr(model, "rank") or "tokenizer" not in data:
         raise ValueError(f"{path} holds a {type(model).__name__}: expected a module that ranks images, such as CLIP")
-    tokenizer = Tokenizer.from_str(data["tokenizer"])
-    check_words(tokenizer, sentence)
-    names, images = read_images(folder, data["image_shape"])
-    mean, std = (torch.tensor(data[name])[:, None, None] for name in ("mean", "std"))
-    order, cosine = model.rank((images - mean) / std, *encode_sentences(tokenizer, [sentence]))
+    made = preprocesses(data)
+    words = made["texts"](sentence)
+    names, pixels = read_images(folder, made["images"])
+    order, cosine = model.rank(made["images"].normalize(pixels), *words)
     best, cosines = order[0, :MAX_SHOWN].tolist(), cosine[0, :MAX_SHOWN].tolist()
     found = [(names[i], round(value, 4)) for i, value in zip(best, cosines, strict=True)]
-    cells = [(images[i].permute(1, 2, 0).numpy(), value, None) for i, (_, value) in zip(best, found, strict=True)]
+    cells = [(pixels[i].permute(1, 2, 0).numpy(), value, None) for i, (_, value) in zip(best, found, strict=True)]
     subtitle = f"The best of {len(names)} image{'s' * (len(names) > 1)}, with their cosines"
     figure = contact_sheet([(sentence, cells)], MAX_SHOWN, "Images for this sentence", subtitle)
     save_figure(figure, Path(out))
