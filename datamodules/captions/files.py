@@ -17,7 +17,7 @@ from datamodules.base import TEST_SHARE, VAL_SHARE, hold_out
 from datamodules.batches import Paired
 from datamodules.captions.base import Captioned, encode_sentences, word_tokenizer
 from datamodules.duplicates import originals
-from datamodules.images.image_files import ImageFiles
+from datamodules.images.image_files import AREA, ImageFiles
 from datamodules.io import find_file, read_text
 
 Pair = tuple[Path, str]  # the path of an image, and a sentence
@@ -88,7 +88,7 @@ class CaptionList(Captioned):
         self.file = find_file(file, "a CSV or TSV file of images and sentences", self.data_dir)
         self.num_workers = num_workers
         self.image_shape = (3, image_size, image_size)
-        self.transform = transform or [A.RandomResizedCrop(size=(image_size, image_size), scale=(0.7, 1.0))]
+        self.transform = transform
         pairs = read_pairs(self.file)
         first_of = originals(path for path, _ in pairs)  # under another name it would be another image
         self.pairs = [(first_of[path], text) for path, text in pairs]
@@ -112,13 +112,14 @@ class CaptionList(Captioned):
     def make_datasets(self) -> dict[str, Dataset]:
         labels = equal_pairs(self.pairs)
         _, height, width = self.image_shape
-        augmented, resized = A.Compose(self.transform), A.Compose([A.Resize(height, width)])
+        augmented = self.transform or [A.RandomResizedCrop(size=(height, width), scale=(0.7, 1.0), **AREA)]
+        resized = [A.Resize(height, width, **AREA)]
+        enough = (2 * width, 2 * height) if self.transform is None else None  # a crop is at least 0.7 times as wide
         datasets: dict[str, Dataset] = {}
         for split, rows in self.rows.items():
             samples = [(self.pairs[i][0], labels[i]) for i in rows]
-            files = ImageFiles(
-                samples, augmented if split == "train" else resized, self.image_shape, self.resolved_seed()
-            )
+            transform = A.Compose(augmented if split == "train" else resized)
+            files = ImageFiles(samples, transform, self.image_shape, self.resolved_seed(), enough)
             if split == "train":
                 files.check()
             datasets[split] = CaptionedFiles(files, *encode_sentences(self.tokenizer, [self.pairs[i][1] for i in rows]))

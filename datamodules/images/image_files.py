@@ -18,6 +18,7 @@ from datamodules.io import read_image
 
 Samples = list[tuple[Path, int]]  # image files with their labels
 LOOKED_AT = 200  # images
+AREA = {"area_for_downscale": "image"}  # of albumentations' resizes: else pixels between those used would be lost
 GRAY_MODES = ("1", "L", "I", "F")  # PIL's, with or without transparency
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from datamodules.base import SPLIT_SEED, TEST_SHARE, VAL_SHARE
 from datamodules.duplicates import check_splits, originals
 from datamodules.image import ImageData
-from datamodules.images.image_files import ImageFiles, Samples, collate_images, look_at
+from datamodules.images.image_files import AREA, ImageFiles, Samples, collate_images, look_at
 from datamodules.io import IMAGE_SUFFIXES, find_file, user_files, user_folders, user_images
 from datamodules.messages import report
 from datamodules.passes import Drawn
@@ -208,13 +208,12 @@ class ImageFolder(ImageData):
 
     def make_datasets(self) -> dict[str, Dataset]:
         _, height, width = self.image_shape
-        size, area = (height, width), {"area_for_downscale": "image"}  # else pixels between those used would be lost
         augmented = self.transform or [
-            A.RandomResizedCrop(size=size, scale=(0.5, 1.0), **area),
+            A.RandomResizedCrop(size=(height, width), scale=(0.5, 1.0), **AREA),
             A.HorizontalFlip(p=0.5),
             A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02, p=0.8),
         ]
-        resized = [A.Resize(height, width, **area)]
+        resized = [A.Resize(height, width, **AREA)]
         enough = (2 * width, 2 * height) if self.transform is None else None  # a crop is at least 0.6 times as wide
         seed = self.resolved_seed()
         self.file_names = {

@@ -6,11 +6,13 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tokenizers import Tokenizer
 
 from datamodules.captions.base import check_words, encode_sentences, word_tokenizer
 from datamodules.captions.drawn import PHRASINGS, Captions, phrase
 from datamodules.captions.files import CaptionList, equal_pairs, read_pairs
+from datamodules.images import image_files
 from datamodules.scenes import COLORS, SHAPES, SIZES
 from helpers import draw_picture, record
 
@@ -239,6 +241,34 @@ def test_own_images_become_batches_and_no_image_is_in_two_splits(tmp_path):
     again = CaptionList(str(file), image_size=24)
     assert again.rows == data.rows
     assert again.tokenizer.to_str() == data.tokenizer.to_str()
+
+
+def test_shrunken_images_keep_the_pixels_between(tmp_path):
+    """Black and white pixels in turn become gray, instead of black or white."""
+    file = write_list(tmp_path, "\n".join(LINES))
+    for i in range(8):
+        pattern = np.indices((300, 300)).sum(0) % 2 * 255
+        pattern[0, 0] = 10 * i  # no copies
+        Image.fromarray(pattern.astype(np.uint8)).save(tmp_path / "pics" / f"{i}.png")
+    data = CaptionList(str(file), image_size=32, batch_size=4, num_workers=0, mean=(0, 0, 0), std=(1, 1, 1))
+    seen = record(data).seen
+    for split in ("train", "val"):
+        pixels = torch.cat([batch.image for batch in seen[split]])
+        assert 0.35 < pixels.mean() < 0.65
+        assert pixels.std() < 0.1, split
+
+
+def test_large_jpegs_are_decoded_smaller(tmp_path, monkeypatch):
+    lines = [line.replace(".png", ".jpg") for line in LINES]
+    file, sizes = write_list(tmp_path, "\n".join(lines[:3])), []
+    for i in range(3):
+        draw_picture(i, (800, 600)).save(tmp_path / "pics" / f"{i}.jpg")
+    read_image = image_files.read_image
+    monkeypatch.setattr(
+        image_files, "read_image", lambda *args, **options: sizes.append((x := read_image(*args, **options)).size) or x
+    )
+    record(CaptionList(str(file), image_size=32, num_workers=0))
+    assert set(sizes) == {(100, 75)}
 
 
 def test_copies_of_an_image_under_any_name_are_one_image(tmp_path, capfd):
