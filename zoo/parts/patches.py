@@ -1,4 +1,4 @@
-"""Patches of images, and learned positions. B batch, C channels, H height, W width, D width of a token, P patch side.
+"""Patches of images, and their positions. B batch, C channels, H height, W width, D width of a token, P patch side.
 
 Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale", section 3.1.
 """
@@ -58,6 +58,27 @@ class LearnedPositions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + resize_positions(self.position, x.shape[2:])
+
+
+def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
+    """Positions (H * W, D) of sines and cosines of the column and of the row, at frequencies from 1 down to 1 / 10000.
+
+    Places that are near have similar ones, which learned positions must first find out. Beyer, Zhai and Kolesnikov
+    2022, "Better plain ViT baselines for ImageNet-1k", section 2, after Vaswani et al. 2017, section 3.5.
+
+    Raises:
+        ValueError: if D is not a multiple of 4.
+
+    >>> sincos_positions((7, 7), 8)[:2].tolist()[0]
+    [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]
+    """
+    if dim % 4:
+        raise ValueError(f"dim is {dim}: expected a multiple of 4, for the sines and cosines of columns and rows")
+    frequency = torch.logspace(0, -4, dim // 4)
+    row, column = (
+        place.flatten()[:, None] * frequency for place in torch.meshgrid(*map(torch.arange, grid), indexing="ij")
+    )
+    return torch.cat([column.sin(), column.cos(), row.sin(), row.cos()], 1)
 
 
 def resize_positions(position: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -1,12 +1,18 @@
 """Vision transformers take torchvision's weights by one argument, and then give its logits."""
 
+import math
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torchvision.models import VisionTransformer
 
 from callbacks.galleries.relevance import relevance
+from callbacks.monitors.attention_maps import as_maps, attention_weights
 from zoo.classification.vit import ViT, ViTB16, ViTNet, split_projections
+from zoo.parts.patches import sincos_positions
 
 SMALL = {"image_size": 32, "patch_size": 8, "dim": 32, "num_layers": 2, "num_heads": 2, "mlp_ratio": 2}
 
@@ -111,3 +117,61 @@ def test_grad_cam_sees_the_patches():
     found = relevance(model, x, model(x).argmax(1).tolist())
     assert (found.maps.shape, found.layer, found.size) == ((2, 48, 48), "blocks.1.norm1", (6, 6))
     assert (found.maps.max((1, 2)) > 0).all()
+
+
+MEAN = {"pool": "mean", "position": "sincos"}
+
+
+def test_the_mean_of_all_patches_can_be_classified_instead_of_a_class_token():
+    net = ViTNet(5, **SMALL, **MEAN)
+    nn.init.normal_(net.head.weight)
+    x = torch.randn(2, 3, 32, 32)
+    tokens = net.stem(x)
+    assert tokens.shape == (2, 16, 32)
+    for block in net.blocks:
+        tokens = block(tokens)
+    torch.testing.assert_close(net(x), net.head(torch.stack([net.norm(t).mean(0) for t in tokens])))
+    with_token = ViTNet(5, **SMALL)
+    fewer = sum(p.numel() for p in with_token.parameters()) - sum(p.numel() for p in net.parameters())
+    assert fewer == 2 * 32  # the token and its position
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+def test_positions_start_as_sines_and_cosines_and_are_learned(pool):
+    net = ViTNet(5, **SMALL, pool=pool, position="sincos")
+    assert torch.equal(net.stem.position[0, -16:], 0.5 * sincos_positions((4, 4), 32))
+    nn.init.normal_(net.head.weight)
+    net(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert net.stem.position.grad.abs().amax(2).gt(0).all()
+
+
+def test_grad_cam_and_attention_see_the_patches_without_a_class_token():
+    torch.manual_seed(0)
+    model = ViT(5, **SMALL | {"image_size": 48}, **MEAN).eval()
+    nn.init.normal_(model.net.head.weight)
+    x = torch.randn(2, 3, 48, 48)
+    found = relevance(model, x, model(x).argmax(1).tolist())
+    assert (found.maps.shape, found.size) == ((2, 48, 48), (6, 6))
+    assert (found.maps.max((1, 2)) > 0).all()
+    last = attention_weights(model, x)[-1].mean(1)
+    torch.testing.assert_close(as_maps(last, model.net).flatten(1), last.mean(1))
+
+
+def test_images_of_another_size_get_interpolated_positions_without_a_class_token():
+    net = ViTNet(5, **SMALL, **MEAN).eval()
+    assert net(torch.randn(2, 3, 48, 64)).shape == (2, 5)
+    assert net.stem.grid == (6, 8)
+
+
+def test_sines_and_cosines_need_a_width_of_multiples_of_four():
+    with pytest.raises(ValueError, match="dim is 34: expected a multiple of 4"):
+        ViTNet(5, **SMALL | {"dim": 34}, position="sincos")
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(2, 16))
+def test_sincos_positions_equal_their_formula(height, width, quarter):
+    found = sincos_positions((height, width), 4 * quarter)
+    for row, column, i in [(0, 0, 0), (height - 1, width - 1, quarter - 1), (height // 2, width // 3, quarter // 2)]:
+        angle = [place / 10000 ** (i / (quarter - 1)) for place in (column, row)]
+        wanted = [f(a) for a in angle for f in (math.sin, math.cos)]
+        torch.testing.assert_close(found[row * width + column, i::quarter], torch.tensor(wanted))
