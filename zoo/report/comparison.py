@@ -14,11 +14,12 @@ from callbacks.figures.style import GRAY, add_axes, heading, save_figure, shorte
 from callbacks.runtime.duration import duration
 from zoo.report import curves, galleries
 from zoo.report.images import Images
-from zoo.report.page import first_sentence, headline, introduction, state, take_sections
+from zoo.report.page import headline, introduction, state, take_sections
 from zoo.report.render import render, write_page
 from zoo.report.run import Run, find_run, place_of, read_run
 from zoo.report.settings import between
 from zoo.report.svg import variable
+from zoo.results.documents.prose import sentences
 
 FEWEST, MOST = 2, len(curves.RUN_COLORS)  # runs on a page
 MOST_ITEMS, MOST_BOXES = 10, 4  # of a gallery, for each run
@@ -179,7 +180,7 @@ def _about(run: Run, name: str, place: int, metric: str | None, introduced: bool
     return {
         "name": name,
         "color": variable(curves.RUN_COLORS[place]),
-        "intro": first_sentence(introduction(run)) if introduced else "",
+        "intro": sentences(introduction(run))[0] if introduced else "",
         "state": state(run),
         "metric": metric or "",
         "value": "" if metric is None or value is None else curves.value_text(metric, value, run.axes),

@@ -16,6 +16,7 @@ from zoo.report.images import Images
 from zoo.report.render import render, write_page
 from zoo.report.run import Run, place_of, read_run
 from zoo.report.settings import from_recipe
+from zoo.results.documents.prose import sentences
 
 NAME = "report.html"  # in the run folder
 PRECISIONS = {"64": "64-bit", "32": "32-bit", "16": "16-bit", "bf16": "bfloat16"}  # of the Trainer
@@ -42,7 +43,7 @@ def report(run: Run) -> str:
     return render(
         "report.html.j2",
         title=run.recipe,
-        intro=first_sentence(introduction(run)) if run.facts.get("own_data") else introduction(run),
+        intro=sentences(introduction(run))[0] if run.facts.get("own_data") else introduction(run),
         data=own_data(run),
         state=state(run),
         tiles=tiles(run),
@@ -97,15 +98,6 @@ def own_data(run: Run) -> str:
         counts = names | {galleries.split_name(content): seen} | counts
     told = [f"{name}: {number:,}".replace(",", "\u202f") for name, number in counts.items()]
     return f"Data: {', '.join(known)}" + (f" ({', '.join(told)})" if told else "")
-
-
-def first_sentence(text: str) -> str:
-    """The first sentence of a text.
-
-    >>> first_sentence("A net for images of 3.5 cm: `zoo fit x`. It is small.")
-    'A net for images of 3.5 cm: `zoo fit x`.'
-    """
-    return re.split(r"(?<=\.)\s+(?=[A-Z`])", text, maxsplit=1)[0]
 
 
 def recipe_title(path: Path) -> str:
