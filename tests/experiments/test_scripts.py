@@ -1,5 +1,6 @@
 """The scripts run as they are, with small numbers as options."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -61,6 +62,21 @@ def test_relevance_maps_of_several_nets_are_drawn_for_the_same_images(run_script
         assert min(figure.size) > 400
     with pytest.raises(SystemExit, match="fashion_mnist/flagship is trained on other data than digits/small"):
         run_script("gradcam_of_nets", "digits/small", "fashion_mnist/flagship")
+
+
+def test_the_variation_of_pooled_averages_is_measured(run_script, capfd):
+    run_script("pooled_averages", "digits/small", "digits/small@ready", "--n", 30)
+    first, second = capfd.readouterr().out.splitlines()
+    share, text = first.split(maxsplit=1)
+    assert 0 < int(share.removesuffix("%")) < 300
+    assert re.fullmatch(r"digits/small, \d+ averages of 30 images", text)
+    assert second.split()[0] == share  # the same model
+
+
+def test_variation_is_the_spread_as_a_share_of_the_mean():
+    variation = runpy.run_path(str(SCRIPTS / "pooled_averages.py"))["variation"]
+    averages = torch.tensor([[1.0, 10.0, 0.0], [3.0, 10.0, 0.0]])
+    assert variation(averages) == pytest.approx(2**0.5 / 2 / 2)
 
 
 @pytest.mark.parametrize("path", sorted(SCRIPTS.glob("[!_]*.py")), ids=lambda path: path.stem)
