@@ -43,8 +43,8 @@ Position = Literal["normal", "sincos"]
 class ViTNet(nn.Module):
     """Patches as tokens, a class token, learned positions, pre-norm transformer blocks, a linear layer.
 
-    With `pool` "mean" and `position` "sincos" it learns faster, as in Beyer, Zhai and Kolesnikov
-    2022, "Better plain ViT baselines for ImageNet-1k", section 2.
+    With `pool` "mean" and `position` "sincos" it learns faster: Beyer, Zhai and Kolesnikov 2022, "Better plain ViT
+    baselines for ImageNet-1k", section 2. Differs from that paper in that the positions are learned further.
 
     Args:
         num_classes: K.
@@ -106,7 +106,7 @@ class ViTNet(nn.Module):
         return self.blocks[-1].get_submodule("norm1")
 
     def cam_reshape(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, 1 + T, D) -> maps (B, D, H / P, W / P), without the class token."""
+        """Tokens (B, T, D), or (B, 1 + T, D) with a class token, which is left out -> maps (B, D, H / P, W / P)."""
         patches = tokens[:, self.stem.num_first :]
         return patches.transpose(1, 2).unflatten(2, self.stem.grid)
 
