@@ -21,21 +21,51 @@ IDENTITY = {"affine": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), "attention": (1.0, 0.0, 0.
 LARGE = 32  # pixels: the localization net looks at larger images at half their size
 
 
+Transform = Literal["affine", "attention"]
+Localization = Literal["linear", "argmax"]
+
+
+class SpatialSoftArgmax(nn.Module):
+    """Where each map is largest: the mean of all places, weighted by a softmax over the map.
+
+    It tells a place from a few filters, which a linear layer over all pixels must learn for each place anew. Finn et
+    al. 2016, "Deep Spatial Autoencoders for Visuomotor Learning".
+
+    Shape: (B, C, H, W) -> (B, 2 C): x of all maps, then y, in -1..1 from border to border.
+
+    >>> maps = torch.zeros(1, 1, 2, 4)
+    >>> maps[0, 0, 1, 0] = 50.0
+    >>> SpatialSoftArgmax()(maps).tolist()
+    [[-0.75, 0.5]]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = x.float().flatten(2).softmax(2).unflatten(2, x.shape[2:])
+        rows, columns = ((2 * torch.arange(side, device=x.device) + 1) / side - 1 for side in x.shape[2:])
+        return torch.cat([weights.sum(2) @ columns, weights.sum(3) @ rows], 1).to(x.dtype)
+
+
 class SpatialTransformerLayer(nn.Module):
     """Predicts an affine map for each image, and samples the image along it (section 3).
 
-    A small net, the localization net, predicts the map. It starts with the identity, whatever the image, and learns
-    from the gradient that the sampling passes on (equations 6 and 7): no label says where the digit is. Outside the
-    image its border is repeated.
+    A small net, the localization net, predicts the map. It starts with the same one whatever the image, and learns from
+    the gradient that the sampling passes on (equations 6 and 7): no label says where the digit is. Outside the image
+    its border is repeated.
 
     Args:
         in_channels: C.
         image_size: H and W.
         out_size: h and w; None for the size of the image.
         transform: "affine", six numbers (equation 1); or "attention", a scale and a shift (equation 2).
+        start: scale of the first map: 1 is the identity, 0.5 a window in the middle, half as wide and as high.
+        localization: its net ends in a "linear" layer over all pixels, as the paper's; or it takes the "argmax" of some
+            maps (`SpatialSoftArgmax`), which finds one thing among others.
         width: channels of the localization net's first convolution.
 
     Shape: (B, C, H, W) -> (B, C, h, w).
+
+    Raises:
+        ValueError: for a `start` that is not above 0.
     """
 
     def __init__(
@@ -43,21 +73,34 @@ class SpatialTransformerLayer(nn.Module):
         in_channels: int = 1,
         image_size: int = 28,
         out_size: int | None = None,
-        transform: Literal["affine", "attention"] = "affine",
+        transform: Transform = "affine",
+        start: float = 1.0,
+        localization: Localization = "linear",
         width: int = 8,
     ) -> None:
         super().__init__()
-        self.out_size, self.transform = out_size or image_size, transform
+        if not start > 0:
+            raise ValueError(f"start is {start:g}: expected a scale above 0, 1 for the identity")
+        self.out_size, self.transform, self.start = out_size or image_size, transform, start
         shrink = [nn.AvgPool2d(2)] if image_size > LARGE else []
         side = image_size // 2 ** (2 + len(shrink))
-        self.localization = nn.Sequential(
-            *shrink,
-            conv_norm_act(in_channels, width, 5, pool=True),
-            conv_norm_act(width, 2 * width, 5, pool=True),
-            nn.Flatten(),
-            nn.Linear(2 * width * side**2, 32),
-            nn.ReLU(),
-        )
+        if localization == "linear":
+            found = [
+                conv_norm_act(in_channels, width, 5, pool=True),
+                conv_norm_act(width, 2 * width, 5, pool=True),
+                nn.Flatten(),
+                nn.Linear(2 * width * side**2, 32),
+            ]
+        else:
+            found = [
+                conv_norm_act(in_channels, 2 * width, 5, pool=True),
+                conv_norm_act(2 * width, 2 * width, 5),
+                conv_norm_act(2 * width, 2 * width, 5),
+                nn.Conv2d(2 * width, width, 1),
+                SpatialSoftArgmax(),
+                nn.Linear(2 * width, 32),
+            ]
+        self.localization = nn.Sequential(*shrink, *found, nn.ReLU())
         self.regression = nn.Linear(32, len(IDENTITY[transform]))
         nn.init.zeros_(self.regression.weight)
         nn.init.zeros_(self.regression.bias)
@@ -65,7 +108,7 @@ class SpatialTransformerLayer(nn.Module):
     def theta(self, x: Tensor) -> Tensor:
         """The maps (B, 2, 3) from coordinates of what is passed on to those of the image, x before y, both in -1..1."""
         moved = self.regression(self.localization(x)).float()
-        numbers = moved + torch.tensor(IDENTITY[self.transform], device=x.device)
+        numbers = moved + self.start * torch.tensor(IDENTITY[self.transform], device=x.device)
         if self.transform == "attention":
             scale, right, down = numbers.unbind(1)
             zero = torch.zeros_like(scale)
@@ -87,7 +130,7 @@ class SpatialTransformerNet(nn.Module):
         image_size: H and W.
         transformer: whether there is a spatial transformer. Without it the net is the control of experiments: the same
             layers, which see the complete image.
-        out_size, transform: see `SpatialTransformerLayer`.
+        out_size, transform, start, localization: see `SpatialTransformerLayer`.
         width: channels of the first convolution, and half of the others'.
         hidden: width between the linear layers.
         dropout: share of these that are dropped in training.
@@ -107,7 +150,9 @@ class SpatialTransformerNet(nn.Module):
         image_size: int = 28,
         transformer: bool = True,
         out_size: int | None = None,
-        transform: Literal["affine", "attention"] = "affine",
+        transform: Transform = "affine",
+        start: float = 1.0,
+        localization: Localization = "linear",
         width: int = 16,
         hidden: int = 64,
         dropout: float = 0.0,
@@ -120,7 +165,9 @@ class SpatialTransformerNet(nn.Module):
             raise ValueError(f"image_size is {image_size} and out_size {out_size}: expected 8 pixels or more")
         self.transformer: nn.Module = nn.Identity()
         if transformer:
-            self.transformer = SpatialTransformerLayer(in_channels, image_size, out_size, transform)
+            self.transformer = SpatialTransformerLayer(
+                in_channels, image_size, out_size, transform, start=start, localization=localization
+            )
         self.stem = conv_norm_act(in_channels, width, 5, pool=True)
         self.stages = nn.Sequential(
             conv_norm_act(width, 2 * width, pool=True), conv_norm_act(2 * width, 2 * width, pool=True)
@@ -155,7 +202,9 @@ class SpatialTransformer(Classifier):
         image_size: int = 28,
         transformer: bool = True,
         out_size: int | None = None,
-        transform: Literal["affine", "attention"] = "affine",
+        transform: Transform = "affine",
+        start: float = 1.0,
+        localization: Localization = "linear",
         width: int = 16,
         hidden: int = 64,
         dropout: float = 0.0,
@@ -164,7 +213,7 @@ class SpatialTransformer(Classifier):
     ) -> None:
         net = SpatialTransformerNet(
             num_classes, in_channels, image_size=image_size, transformer=transformer, out_size=out_size,
-            transform=transform, width=width, hidden=hidden, dropout=dropout,
+            transform=transform, start=start, localization=localization, width=width, hidden=hidden, dropout=dropout,
         )  # fmt: skip
         super().__init__(net, num_classes, optimizer=optimizer, **task_options)
 

@@ -3,10 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers import Synthetic, quiet_trainer
 from zoo.classification.spatial_transformer import (
     IDENTITY,
+    SpatialSoftArgmax,
     SpatialTransformer,
     SpatialTransformerLayer,
     SpatialTransformerNet,
@@ -14,11 +17,33 @@ from zoo.classification.spatial_transformer import (
 
 
 @pytest.mark.parametrize("transform", ["affine", "attention"])
+@pytest.mark.parametrize("localization", ["linear", "argmax"])
 @pytest.mark.parametrize("size", [28, 60])
-def test_it_starts_with_the_identity(transform, size):
-    layer, x = SpatialTransformerLayer(1, size, transform=transform).eval(), torch.randn(2, 1, size, size)
+def test_it_starts_with_the_identity(transform, localization, size):
+    layer = SpatialTransformerLayer(1, size, transform=transform, localization=localization).eval()
+    x = torch.randn(2, 1, size, size)
     torch.testing.assert_close(layer(x), x, atol=1e-4, rtol=1e-4)
     assert torch.equal(layer.theta(x), torch.eye(2, 3).expand(2, 2, 3))
+
+
+@pytest.mark.parametrize("transform", ["affine", "attention"])
+def test_it_may_start_with_a_window_in_the_middle(transform):
+    x = torch.randn(2, 1, 16, 16)
+    layer = SpatialTransformerLayer(1, 16, out_size=8, transform=transform, start=0.5).eval()
+    torch.testing.assert_close(layer(x), x[..., 4:12, 4:12], atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="start is 0: expected a scale above 0"):
+        SpatialTransformerLayer(1, 16, start=0.0)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.data())
+def test_the_soft_argmax_of_a_sharp_peak_is_its_place_and_of_a_flat_map_the_middle(height, width, data):
+    row, column = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    maps = torch.zeros(1, 2, height, width)
+    maps[0, 0, row, column] = 60.0
+
+    x, y = (2 * column + 1) / width - 1, (2 * row + 1) / height - 1
+    wanted = torch.tensor([[x, 0.0, y, 0.0]])
+    torch.testing.assert_close(SpatialSoftArgmax()(maps), wanted, atol=1e-5, rtol=1e-5)
 
 
 def set_numbers(layer: SpatialTransformerLayer, *numbers: float) -> None:
@@ -65,10 +90,11 @@ def test_gradients_of_the_numbers_are_those_of_moving_the_window():
         assert gradient[i].item() == pytest.approx(((values[0] - values[1]) / 2e-4).item(), rel=0.02, abs=0.02)
 
 
-def test_it_learns_to_look_at_a_blob():
+@pytest.mark.parametrize("localization", ["linear", "argmax"])
+def test_it_learns_to_look_at_a_blob(localization):
     """A blob is somewhere, and the loss asks for it in the middle of what is passed on."""
     torch.manual_seed(0)
-    layer = SpatialTransformerLayer(1, 16, out_size=8, transform="attention")
+    layer = SpatialTransformerLayer(1, 16, out_size=8, transform="attention", localization=localization)
     optimizer, steps = torch.optim.Adam(layer.parameters(), 5e-3), torch.arange(16) - 7.5
     wanted = torch.exp(-(((torch.arange(8) - 3.5) / 1.5) ** 2))
     losses = []
