@@ -69,7 +69,7 @@ def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
     Raises:
         ValueError: if D is not a multiple of 4.
 
-    >>> sincos_positions((7, 7), 8)[:2].tolist()[0]
+    >>> sincos_positions((7, 7), 8)[0].tolist()
     [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]
     """
     if dim % 4:
