@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from callbacks.figures.axis import loss_axis
 from datamodules.batches import Labelled
+from zoo.parts.losses import distillation
 from zoo.parts.optim.schedules import OneCycle
 from zoo.parts.pretrained import Renames, State, load_weights
 from zoo.system import ScheduleCallable, System
@@ -39,9 +40,14 @@ class Classifier(System):
             border is repeated. After Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds", section 3.5.
         tta_below: only the images whose class is less probable than this, seen once, get these further views; 1 gives
             them to all.
+        teacher: a trained classifier whose logits this one learns, for each image as it is after augmentation: the name
+            of a ready model, the folder of a run or a checkpoint. Only training needs it.
+        temperature: how far the logits of both are softened; see `zoo.parts.losses.distillation`.
+        teacher_share: share of the teacher in the loss; the rest is the labels'.
 
     Raises:
-        ValueError: see `System`.
+        ValueError: see `System`. Or if the teacher has other classes, or takes images of other channels or another
+            normalization.
     """
 
     axes = System.axes | {"loss": loss_axis("cross-entropy in nats")}
@@ -56,14 +62,46 @@ class Classifier(System):
         flip_tta: bool = False,
         shift_tta: int = 0,
         tta_below: float = 1.0,
+        teacher: str | None = None,
+        temperature: float = 4.0,
+        teacher_share: float = 1.0,
     ) -> None:
         super().__init__(optimizer, schedule)
+        if not temperature > 0 or not 0 <= teacher_share <= 1:
+            raise ValueError(
+                f"temperature is {temperature:g} and teacher_share {teacher_share:g}: expected a temperature above 0, "
+                "and a share from 0 to 1"
+            )
         self.save_hyperparameters(ignore=["net", "optimizer", "schedule"])
         self.net = net.to(memory_format=torch.channels_last)  # up to 1.4 times faster on CPUs, more on tensor cores
         self.num_classes, self.label_smoothing = num_classes, label_smoothing
         self.flip_tta, self.shift_tta, self.tta_below = flip_tta, shift_tta, tta_below
+        self.teacher, self.temperature, self.teacher_share = teacher, temperature, teacher_share
+        self._teachers: list[nn.Module] = []  # in a list: neither its weights nor its metrics are this module's own
         for name in ("loss", "acc"):
             self.add_metric(name)
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit" and self.teacher is not None:
+            self._teachers = [self._load_teacher(self.teacher)]
+
+    def _load_teacher(self, source: str) -> "Classifier":
+        from zoo.inference.models import load  # which imports the systems
+
+        teacher, data = load(source), getattr(self.trainer, "datamodule", None)
+        if not isinstance(teacher, Classifier):
+            raise ValueError(f"teacher is {source}, a {type(teacher).__name__}: expected a classifier")
+        pairs: dict[str, tuple[Any, Any]] = {"num_classes": ([teacher.num_classes], [self.num_classes])}
+        for name, owner in (("classes", teacher), ("mean", teacher.preprocess), ("std", teacher.preprocess)):
+            pairs[name] = getattr(owner, name, None), getattr(data, name, None)
+        for name, (theirs, ours) in pairs.items():
+            if theirs is not None and ours is not None and list(theirs) != list(ours):
+                raise ValueError(
+                    f"{name} of the teacher {source}: {list(theirs)}, and here {list(ours)}: expected the same, as both "
+                    "get the same batches; take a teacher that was trained on such data"
+                )
+        return teacher.requires_grad_(False)
 
     @property
     def backbone(self) -> nn.Module:
@@ -123,9 +161,17 @@ class Classifier(System):
         image, label = batch
         outputs = self(image)
         loss, logits = self.loss(outputs, label, split), logits_of(outputs).detach().float()
+        if split == "train" and self._teachers:
+            loss = (1 - self.teacher_share) * loss + self.teacher_share * self._from_teacher(image, outputs)
         self.log_metric(f"{split}/loss", loss.detach().expand(len(label)))  # one entry a sample: weighs batches
         self.log_metric(f"{split}/acc", share_right(logits, label))
         return {"loss": loss, "logits": logits}
+
+    def _from_teacher(self, image: Tensor, outputs: Any) -> Tensor:
+        teacher = self._teachers[0].to(image.device, image.dtype)
+        with torch.no_grad():
+            taught = teacher(image)
+        return distillation(logits_of(outputs), taught, self.temperature)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -1,4 +1,5 @@
-"""Distances between images by their features. B batch, C channels, h w height and width of the maps.
+"""Losses that several systems share: distances between images by their features, and distillation. B batch, C
+channels, h w height and width of the maps, K classes.
 
 All compute in float32, also under autocast, where sums over thousands of positions would lose their last digits or
 overflow.
@@ -65,3 +66,20 @@ def sliced_distance(features: Tensor, target: Tensor, generator: torch.Generator
 def mean_square(target: Tensor) -> Tensor:
     """The mean of all squares, a scalar, but never 0: what a distance is divided by to make it relative."""
     return target.square().mean().clamp_min(1e-12)
+
+
+def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """How far a net's softened probabilities are from those of its teacher: the mean Kullback-Leibler divergence.
+
+    Both logits are divided by a temperature before the softmax. A high one shows which of the wrong classes the teacher
+    finds likely, of which its probabilities proper say little. Times the temperature's square, which keeps the size of
+    the gradients: Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network", sections 2 and 2.1.
+
+    Shape: (B, K) and (B, K) -> scalar float32.
+
+    >>> distillation(torch.tensor([[2.0, 1.0]]), torch.tensor([[5.0, 4.0]]), 3.0)
+    tensor(0.)
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        ours, theirs = ((values.float() / temperature).log_softmax(1) for values in (logits, teacher))
+        return F.kl_div(ours, theirs, log_target=True, reduction="batchmean") * temperature**2
