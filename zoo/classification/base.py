@@ -98,8 +98,8 @@ class Classifier(System):
         for name, (theirs, ours) in pairs.items():
             if theirs is not None and ours is not None and list(theirs) != list(ours):
                 raise ValueError(
-                    f"{name} of the teacher {source}: {list(theirs)}, and here {list(ours)}: expected the same, as both "
-                    "get the same batches; take a teacher that was trained on such data"
+                    f"{name} of the teacher {source}: {list(theirs)}, and here {list(ours)}: expected the same, as "
+                    "both get the same batches; take a teacher that was trained on such data"
                 )
         return teacher.requires_grad_(False)
 
