@@ -59,7 +59,8 @@ class SpatialTransformerLayer(nn.Module):
         transform: "affine", six numbers (equation 1); or "attention", a scale and a shift (equation 2).
         start: scale of the first map: 1 is the identity, 0.5 a window in the middle, half as wide and as high.
         localization: its net ends in a "linear" layer over all pixels, as the paper's; or it takes the "argmax" of some
-            maps (`SpatialSoftArgmax`), which finds one thing among others.
+            maps (`SpatialSoftArgmax`), which finds one thing among others. The window moves to where the first map is
+            largest.
         width: channels of the localization net's first convolution.
 
     Shape: (B, C, H, W) -> (B, C, h, w).
@@ -67,6 +68,8 @@ class SpatialTransformerLayer(nn.Module):
     Raises:
         ValueError: for a `start` that is not above 0.
     """
+
+    first: Tensor
 
     def __init__(
         self,
@@ -81,39 +84,47 @@ class SpatialTransformerLayer(nn.Module):
         super().__init__()
         if not start > 0:
             raise ValueError(f"start is {start:g}: expected a scale above 0, 1 for the identity")
-        self.out_size, self.transform, self.start = out_size or image_size, transform, start
+        self.out_size, self.transform, self.has_place = out_size or image_size, transform, localization == "argmax"
+        self.register_buffer("first", start * torch.tensor(IDENTITY[transform]), persistent=False)
         shrink = [nn.AvgPool2d(2)] if image_size > LARGE else []
         side = image_size // 2 ** (2 + len(shrink))
         if localization == "linear":
-            found = [
+            layers = [
                 conv_norm_act(in_channels, width, 5, pool=True),
                 conv_norm_act(width, 2 * width, 5, pool=True),
                 nn.Flatten(),
-                nn.Linear(2 * width * side**2, 32),
             ]
+            features = 2 * width * side**2
         else:
-            found = [
+            maps = nn.Conv2d(2 * width, width, 1)
+            nn.init.zeros_(maps.weight[:1])  # the first map is flat at the start, and its place the middle
+            layers = [
                 conv_norm_act(in_channels, 2 * width, 5, pool=True),
                 conv_norm_act(2 * width, 2 * width, 5),
                 conv_norm_act(2 * width, 2 * width, 5),
-                nn.Conv2d(2 * width, width, 1),
+                maps,
                 SpatialSoftArgmax(),
-                nn.Linear(2 * width, 32),
             ]
-        self.localization = nn.Sequential(*shrink, *found, nn.ReLU())
-        self.regression = nn.Linear(32, len(IDENTITY[transform]))
-        nn.init.zeros_(self.regression.weight)
-        nn.init.zeros_(self.regression.bias)
+            features = 2 * width
+        self.localization = nn.Sequential(*shrink, *layers)
+        last = nn.Linear(32, len(IDENTITY[transform]))
+        self.regression = nn.Sequential(nn.Linear(features, 32), nn.ReLU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def theta(self, x: Tensor) -> Tensor:
         """The maps (B, 2, 3) from coordinates of what is passed on to those of the image, x before y, both in -1..1."""
-        moved = self.regression(self.localization(x)).float()
-        numbers = moved + self.start * torch.tensor(IDENTITY[self.transform], device=x.device)
+        found = self.localization(x)
+        numbers = self.regression(found).float() + self.first
         if self.transform == "attention":
             scale, right, down = numbers.unbind(1)
             zero = torch.zeros_like(scale)
             numbers = torch.stack([scale, zero, right, zero, scale, down], 1)
-        return numbers.view(-1, 2, 3)
+        theta = numbers.view(-1, 2, 3)
+        if self.has_place:
+            place = found.float().unflatten(1, (2, -1))[..., :1]
+            theta = torch.cat([theta[..., :2], theta[..., 2:] + place], 2)
+        return theta
 
     def forward(self, x: Tensor) -> Tensor:
         size = [len(x), x.size(1), self.out_size, self.out_size]

@@ -23,7 +23,7 @@ def test_it_starts_with_the_identity(transform, localization, size):
     layer = SpatialTransformerLayer(1, size, transform=transform, localization=localization).eval()
     x = torch.randn(2, 1, size, size)
     torch.testing.assert_close(layer(x), x, atol=1e-4, rtol=1e-4)
-    assert torch.equal(layer.theta(x), torch.eye(2, 3).expand(2, 2, 3))
+    torch.testing.assert_close(layer.theta(x), torch.eye(2, 3).expand(2, 2, 3), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("transform", ["affine", "attention"])
@@ -49,7 +49,7 @@ def test_the_soft_argmax_of_a_sharp_peak_is_its_place_and_of_a_flat_map_the_midd
 def set_numbers(layer: SpatialTransformerLayer, *numbers: float) -> None:
     """Has the layer predict these numbers for each image."""
     with torch.no_grad():
-        layer.regression.bias.copy_(torch.tensor(numbers) - torch.tensor(IDENTITY[layer.transform]))
+        layer.regression[-1].bias.copy_(torch.tensor(numbers) - torch.tensor(IDENTITY[layer.transform]))
 
 
 def test_attention_cuts_out_a_window_and_affine_turns_it():
@@ -60,6 +60,14 @@ def test_attention_cuts_out_a_window_and_affine_turns_it():
     turned = SpatialTransformerLayer(1, 8).eval()
     set_numbers(turned, 0.0, -1.0, 0.0, 1.0, 0.0, 0.0)  # x is taken from -y, and y from x
     torch.testing.assert_close(turned(x), x.transpose(2, 3).flip(2))
+
+
+def test_the_window_moves_to_where_the_first_map_is_largest():
+    layer = SpatialTransformerLayer(1, 8, transform="attention", start=0.5, localization="argmax", width=3).eval()
+    places = torch.tensor([[0.3, 9.0, 9.0, -0.6, 9.0, 9.0], [-0.2, 9.0, 9.0, 0.1, 9.0, 9.0]])  # x of each map, then y
+    layer.localization.forward = lambda x: places
+    wanted = torch.tensor([[[0.5, 0.0, 0.3], [0.0, 0.5, -0.6]], [[0.5, 0.0, -0.2], [0.0, 0.5, 0.1]]])
+    torch.testing.assert_close(layer.theta(torch.zeros(2, 1, 8, 8)), wanted)
 
 
 def test_outside_the_image_its_border_is_repeated():
@@ -79,14 +87,14 @@ def test_gradients_of_the_numbers_are_those_of_moving_the_window():
     def score() -> torch.Tensor:
         return (layer(x) * weights).sum()
 
-    (gradient,) = torch.autograd.grad(score(), layer.regression.bias)
+    (gradient,) = torch.autograd.grad(score(), layer.regression[-1].bias)
     for i in range(3):
         values = []
         for sign in (1, -1):
             with torch.no_grad():
-                layer.regression.bias[i] += sign * 1e-4
+                layer.regression[-1].bias[i] += sign * 1e-4
                 values.append(score())
-                layer.regression.bias[i] -= sign * 1e-4
+                layer.regression[-1].bias[i] -= sign * 1e-4
         assert gradient[i].item() == pytest.approx(((values[0] - values[1]) / 2e-4).item(), rel=0.02, abs=0.02)
 
 
