@@ -9,13 +9,15 @@ spends on dense 3x3 convolutions after the pooling goes here into inverted resid
 below 2 000 parameters into depthwise separable ones that are used again and again (`Tiny`).
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from zoo.classification.base import Classifier
 from zoo.parts.convs import conv_norm_act
+
+Head = Literal["linear", "maps"]
 
 
 class InvertedResidual(nn.Module):
@@ -188,8 +190,26 @@ class Recurrent(nn.Module):
         return x
 
 
+class ClassMaps(nn.Module):
+    """A head of one parameter: the first K channels are maps of the classes, and their averages the logits.
+
+    Lin, Chen and Yan 2014, "Network In Network", section 3.2; differs from the paper in that no layer of its own makes
+    the maps: the blocks write into these channels as into all others. They are normalized, and one factor is learned.
+
+    Shape: (B, C, H, W) -> (B, K).
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(num_classes, affine=False)
+        self.scale = nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.norm(x[:, : self.norm.num_features]).mean((2, 3))
+
+
 class TinyNet(nn.Module):
-    """Two convolutions, then blocks that are used again and again, global average pooling, a linear layer.
+    """Two convolutions, then blocks that are used again and again, global average pooling, and at most a linear layer.
 
     The first convolution is a plain 3x3 one, the second is depthwise separable; both are not padded, see `Under8KNet`.
 
@@ -199,8 +219,12 @@ class TinyNet(nn.Module):
         stem_width: channels of the first convolution.
         width: channels after it.
         blocks, times: see `Recurrent`. The first scale is that after a 2x2 max-pooling.
+        head: "linear", a linear layer after global average pooling; or "maps", see `ClassMaps`.
 
     Shape: (B, C, 28, 28) -> (B, K); 28 px go 28 -> 26 -> 24 -> 12 -> 6 with the defaults.
+
+    Raises:
+        ValueError: if there are fewer channels than classes, and the head is "maps".
     """
 
     def __init__(
@@ -211,15 +235,21 @@ class TinyNet(nn.Module):
         width: int = 8,
         blocks: int = 2,
         times: tuple[int, ...] = (3, 2),
+        head: Head = "linear",
     ) -> None:
         super().__init__()
+        if head == "maps" and width < num_classes:
+            raise ValueError(
+                f"width is {width}, and there are {num_classes} classes: expected a channel for each class"
+            )
         self.stem = conv_norm_act(in_channels, stem_width, padding=0, norm=ShiftNorm)
         filters = nn.Conv2d(stem_width, stem_width, 3, groups=stem_width, bias=False)
         self.stages = nn.Sequential(
             nn.Sequential(filters, *conv_norm_act(stem_width, width, 1, norm=ShiftNorm)),
             nn.Sequential(nn.MaxPool2d(2), Recurrent(width, blocks, times)),
         )
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+        pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)
+        self.head: nn.Module = ClassMaps(num_classes) if head == "maps" else nn.Sequential(*pooled)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.stages(self.stem(x)))
@@ -240,7 +270,10 @@ class Tiny(Classifier):
         width: int = 8,
         blocks: int = 2,
         times: tuple[int, ...] = (3, 2),
+        head: Head = "linear",
         **task_options: Any,
     ) -> None:
-        net = TinyNet(num_classes, in_channels, stem_width=stem_width, width=width, blocks=blocks, times=times)
+        net = TinyNet(
+            num_classes, in_channels, stem_width=stem_width, width=width, blocks=blocks, times=times, head=head
+        )
         super().__init__(net, num_classes, **task_options)

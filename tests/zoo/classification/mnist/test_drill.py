@@ -10,7 +10,7 @@ from torch import nn
 from helpers import Synthetic, quiet_trainer
 from zoo.analysis.receptive_field import receptive_field
 from zoo.classification.drill import Drill
-from zoo.classification.mnist_compact import Recurrent, ShiftNorm, Tiny, Under8K
+from zoo.classification.mnist_compact import ClassMaps, Recurrent, ShiftNorm, Tiny, Under8K
 from zoo.command import recipes
 from zoo.parts.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 
@@ -173,3 +173,15 @@ def test_tiny_sees_the_whole_digit():
         maps = net.stages(net.stem(x))
         (gradient,) = torch.autograd.grad(maps[0, :, maps.shape[2] // 2, maps.shape[3] // 2].sum(), x)
         assert (gradient[0, 0].any(0).sum(), gradient[0, 0].any(1).sum()) == (28, 28)
+
+
+def test_a_head_of_class_maps_scales_the_averages_of_the_first_channels():
+    head, x = ClassMaps(3), 2 + 5 * torch.randn(8, 5, 4, 4)
+    logits = head.train()(x)
+    first = x[:, :3]
+    deviation = first.var((0, 2, 3), correction=0).add(1e-5).sqrt()
+    torch.testing.assert_close(logits, 4 * (first.mean((2, 3)) - first.mean((0, 2, 3))) / deviation)
+    assert count(head) == 1
+    assert count(Tiny(width=16)) - count(Tiny(width=16, head="maps")) == 16 * 10 + 10 - 1
+    with pytest.raises(ValueError, match="width is 8, and there are 10 classes: expected a channel for each class"):
+        Tiny(width=8, head="maps")
