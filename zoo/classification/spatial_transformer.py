@@ -31,6 +31,9 @@ class SpatialSoftArgmax(nn.Module):
     It tells a place from a few filters, which a linear layer over all pixels must learn for each place anew. Finn et
     al. 2016, "Deep Spatial Autoencoders for Visuomotor Learning".
 
+    Args:
+        temperature: divides the maps before the softmax; with a low one a small difference decides.
+
     Shape: (B, C, H, W) -> (B, 2 C): x of all maps, then y, in -1..1 from border to border.
 
     >>> maps = torch.zeros(1, 1, 2, 4)
@@ -39,8 +42,12 @@ class SpatialSoftArgmax(nn.Module):
     [[-0.75, 0.5]]
     """
 
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.temperature = temperature
+
     def forward(self, x: Tensor) -> Tensor:
-        weights = x.float().flatten(2).softmax(2).unflatten(2, x.shape[2:])
+        weights = (x.float() / self.temperature).flatten(2).softmax(2).unflatten(2, x.shape[2:])
         rows, columns = ((2 * torch.arange(side, device=x.device) + 1) / side - 1 for side in x.shape[2:])
         return torch.cat([weights.sum(2) @ columns, weights.sum(3) @ rows], 1).to(x.dtype)
 
@@ -103,7 +110,7 @@ class SpatialTransformerLayer(nn.Module):
                 conv_norm_act(2 * width, 2 * width, 5),
                 conv_norm_act(2 * width, 2 * width, 5),
                 maps,
-                SpatialSoftArgmax(),
+                SpatialSoftArgmax(temperature=1 / 8),
             ]
             features = 2 * width
         self.localization = nn.Sequential(*shrink, *layers)

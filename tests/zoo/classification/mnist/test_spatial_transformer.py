@@ -43,7 +43,9 @@ def test_the_soft_argmax_of_a_sharp_peak_is_its_place_and_of_a_flat_map_the_midd
 
     x, y = (2 * column + 1) / width - 1, (2 * row + 1) / height - 1
     wanted = torch.tensor([[x, 0.0, y, 0.0]])
-    torch.testing.assert_close(SpatialSoftArgmax()(maps), wanted, atol=1e-5, rtol=1e-5)
+    for temperature in (1.0, 0.25):
+        found = SpatialSoftArgmax(temperature)(temperature * maps)
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 def set_numbers(layer: SpatialTransformerLayer, *numbers: float) -> None:
