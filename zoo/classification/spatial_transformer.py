@@ -114,8 +114,8 @@ class SpatialTransformerLayer(nn.Module):
             ]
             features = 2 * width
         self.localization = nn.Sequential(*shrink, *layers)
-        last = nn.Linear(32, len(IDENTITY[transform]))
-        self.regression = nn.Sequential(nn.Linear(features, 32), nn.ReLU(), last)
+        hidden, last = nn.Linear(features, 32), nn.Linear(32, len(IDENTITY[transform]))
+        self.regression = nn.Sequential(hidden, nn.ReLU(), last)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
