@@ -87,9 +87,9 @@ class Classifier(System):
             self._teachers = [self._load_teacher(self.teacher)]
 
     def _load_teacher(self, source: str) -> "Classifier":
-        from zoo.inference.models import load  # which imports the systems
+        import zoo  # its `load` imports what it needs, among it the systems, only when it is called
 
-        teacher, data = load(source), getattr(self.trainer, "datamodule", None)
+        teacher, data = zoo.load(source), getattr(self.trainer, "datamodule", None)
         if not isinstance(teacher, Classifier):
             raise ValueError(f"teacher is {source}, a {type(teacher).__name__}: expected a classifier")
         pairs: dict[str, tuple[Any, Any]] = {"num_classes": ([teacher.num_classes], [self.num_classes])}
