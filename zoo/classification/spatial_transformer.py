@@ -130,7 +130,7 @@ class SpatialTransformerLayer(nn.Module):
         theta = numbers.view(-1, 2, 3)
         if self.has_place:
             place = found.float().unflatten(1, (2, -1))[..., :1]
-            theta = torch.cat([theta[..., :2], theta[..., 2:] + place], 2)
+            theta = theta + F.pad(place, (2, 0))
         return theta
 
     def forward(self, x: Tensor) -> Tensor:
