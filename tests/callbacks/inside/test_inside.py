@@ -292,7 +292,7 @@ def test_many_classes_are_told_apart_without_names(assert_legible):
 def test_what_the_transformer_passes_on_is_shown_with_where_it_looks(trainer, published, assert_legible):
     module = SpatialTransformer(transform="attention")
     with torch.no_grad():
-        module.net.transformer.regression.bias.copy_(torch.tensor([-0.5, 0.25, 0.0]))
+        module.net.transformer.regression[-1].bias.copy_(torch.tensor([-0.5, 0.25, 0.0]))
     samples = data()
     trainer(TransformedGallery(4)).test(module, datamodule=samples, verbose=False)
     (found,) = published
