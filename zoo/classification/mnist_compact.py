@@ -5,19 +5,19 @@ B batch, C channels, H height, W width, K classes.
 
 The rules are those of the Extensive Vision AI course, sessions 4 and 5: 3x3 convolutions with batch norm, max-pooling
 only once strokes can be seen (receptive field 5), global average pooling instead of a large last layer. What the course
-spends on dense 3x3 convolutions after the pooling goes here into inverted residual blocks (`Under20K`, `Under8K`), and
-below 2 000 parameters into depthwise separable ones that are used again and again (`Tiny`).
+spends on dense 3x3 convolutions after the pooling goes here into inverted residual blocks (`Under20K`, `Under8K`),
+below 2 000 parameters into depthwise separable ones that are used again and again (`Tiny`), and below 1 000 into plain
+depthwise separable convolutions, the last of which see the complete image (`Separable`).
 """
 
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.classification.base import Classifier
-from zoo.parts.convs import conv_norm_act
-
-Head = Literal["linear", "maps"]
+from zoo.parts.convs import conv_norm_act, depthwise_separable
 
 
 class InvertedResidual(nn.Module):
@@ -190,26 +190,8 @@ class Recurrent(nn.Module):
         return x
 
 
-class ClassMaps(nn.Module):
-    """A head of one parameter: the first K channels are maps of the classes, and their averages the logits.
-
-    Lin, Chen and Yan 2014, "Network In Network", section 3.2; differs from the paper in that no layer of its own makes
-    the maps: the blocks write into these channels as into all others. They are normalized, and one factor is learned.
-
-    Shape: (B, C, H, W) -> (B, K).
-    """
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(num_classes, affine=False)
-        self.scale = nn.Parameter(torch.tensor(4.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.scale * self.norm(x[:, : self.norm.num_features]).mean((2, 3))
-
-
 class TinyNet(nn.Module):
-    """Two convolutions, then blocks that are used again and again, global average pooling, and at most a linear layer.
+    """Two convolutions, then blocks that are used again and again, global average pooling, a linear layer.
 
     The first convolution is a plain 3x3 one, the second is depthwise separable; both are not padded, see `Under8KNet`.
 
@@ -219,12 +201,8 @@ class TinyNet(nn.Module):
         stem_width: channels of the first convolution.
         width: channels after it.
         blocks, times: see `Recurrent`. The first scale is that after a 2x2 max-pooling.
-        head: "linear", a linear layer after global average pooling; or "maps", see `ClassMaps`.
 
     Shape: (B, C, 28, 28) -> (B, K); 28 px go 28 -> 26 -> 24 -> 12 -> 6 with the defaults.
-
-    Raises:
-        ValueError: if there are fewer channels than classes, and the head is "maps".
     """
 
     def __init__(
@@ -235,21 +213,15 @@ class TinyNet(nn.Module):
         width: int = 8,
         blocks: int = 2,
         times: tuple[int, ...] = (3, 2),
-        head: Head = "linear",
     ) -> None:
         super().__init__()
-        if head == "maps" and width < num_classes:
-            raise ValueError(
-                f"width is {width}, and there are {num_classes} classes: expected a channel for each class"
-            )
         self.stem = conv_norm_act(in_channels, stem_width, padding=0, norm=ShiftNorm)
         filters = nn.Conv2d(stem_width, stem_width, 3, groups=stem_width, bias=False)
         self.stages = nn.Sequential(
             nn.Sequential(filters, *conv_norm_act(stem_width, width, 1, norm=ShiftNorm)),
             nn.Sequential(nn.MaxPool2d(2), Recurrent(width, blocks, times)),
         )
-        pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)
-        self.head: nn.Module = ClassMaps(num_classes) if head == "maps" else nn.Sequential(*pooled)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.stages(self.stem(x)))
@@ -270,10 +242,95 @@ class Tiny(Classifier):
         width: int = 8,
         blocks: int = 2,
         times: tuple[int, ...] = (3, 2),
-        head: Head = "linear",
         **task_options: Any,
     ) -> None:
-        net = TinyNet(
-            num_classes, in_channels, stem_width=stem_width, width=width, blocks=blocks, times=times, head=head
-        )
+        net = TinyNet(num_classes, in_channels, stem_width=stem_width, width=width, blocks=blocks, times=times)
         super().__init__(net, num_classes, **task_options)
+
+
+class ClassMaps(nn.Module):
+    """A head of one parameter: each channel is the map of a class, and the maps' averages are the logits.
+
+    Lin, Chen and Yan 2014, "Network In Network", section 3.2; differs from the paper in that the maps are normalized,
+    and then multiplied by one learned factor.
+
+    Shape: (B, K, H, W) -> (B, K).
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(num_classes, affine=False)
+        self.scale = nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.norm(x).mean((2, 3))
+
+
+class SeparableNet(nn.Module):
+    """A convolution, max-pooling, depthwise separable convolutions, the last of which makes a map of each class.
+
+    Nothing is padded after the pooling, so that each filter knows how far the border is. Dilation costs no parameters:
+    with the defaults the last filters see all of 28x28 pixels, and the maps have 2x2.
+
+    Args:
+        num_classes: K.
+        in_channels: C.
+        widths: channels after the first convolution, and after each of the others but the last, which has K.
+        dilations: of the separable convolutions, as many as there are widths.
+
+    Shape: (B, C, 28, 28) -> (B, K); 28 px go 28 -> 14 -> 12 -> 10 -> 6 -> 2 with the defaults.
+
+    Raises:
+        ValueError: if there are not as many dilations as widths.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        widths: tuple[int, ...] = (6, 7, 10, 10),
+        dilations: tuple[int, ...] = (1, 1, 2, 2),
+    ) -> None:
+        super().__init__()
+        if len(dilations) != len(widths):
+            raise ValueError(f"dilations are {dilations} and widths {widths}: expected as many of these as of those")
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False),
+            nn.MaxPool2d(2),
+            ShiftNorm(widths[0]),
+            nn.SiLU(),
+        )
+        pairs = zip(pairwise((*widths, num_classes)), dilations, strict=True)
+        convs = [depthwise_separable(*channels, dilation=dilation, padding=0) for channels, dilation in pairs]
+        norms = [*map(ShiftNorm, widths[1:]), nn.BatchNorm2d(num_classes, affine=False)]
+        self.stages = nn.Sequential(
+            *(nn.Sequential(*conv, norm, nn.SiLU()) for conv, norm in zip(convs, norms, strict=True))
+        )
+        self.head = ClassMaps(num_classes)
+
+    @property
+    def cam_target(self) -> nn.Module:
+        return self.stages[1]  # 10x10 of 28 px: the maps after it are too coarse to look at
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stages(self.stem(x)))
+
+
+class Separable(Classifier):
+    """Trains a `SeparableNet`, whose arguments it takes; the others are `Classifier`'s.
+
+    >>> sum(p.numel() for p in Separable().parameters())
+    697
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        widths: tuple[int, ...] = (6, 7, 10, 10),
+        dilations: tuple[int, ...] = (1, 1, 2, 2),
+        **task_options: Any,
+    ) -> None:
+        super().__init__(
+            SeparableNet(num_classes, in_channels, widths=widths, dilations=dilations), num_classes, **task_options
+        )

@@ -83,17 +83,24 @@ def conv_norm_act(
 
 
 def depthwise_separable(
-    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 3,
+    stride: int = 1,
+    dilation: int = 1,
+    *,
+    padding: int | None = None,
 ) -> nn.Sequential:
     """One filter for each channel, then a 1x1 convolution, which mixes the channels; without bias.
 
     Howard et al. 2017, "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications", section
-    3.1; differs from it in having no norm and ReLU between the two.
+    3.1; differs from it in having no norm and ReLU between the two. By default padding keeps H and W at stride 1, for
+    odd kernels.
 
     >>> sum(p.numel() for p in depthwise_separable(16, 32).parameters())  # 16 * 9 + 16 * 32, and not 16 * 32 * 9 = 4608
     656
     """
-    padding = dilation * (kernel_size // 2)
+    padding = dilation * (kernel_size // 2) if padding is None else padding
     return nn.Sequential(
         nn.Conv2d(in_channels, in_channels, kernel_size, stride, padding, dilation, in_channels, bias=False),
         nn.Conv2d(in_channels, out_channels, 1, bias=False),

@@ -110,11 +110,18 @@ def test_numbers_of_parameters_are_those_of_the_course():
 
 
 @few
-@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 2), st.integers(1, 2), st.integers(0, 99))
-def test_a_depthwise_separable_convolution_is_one_of_products_of_filters(inputs, outputs, stride, dilation, seed):
-    layer, x = depthwise_separable(inputs, outputs, 3, stride, dilation).double(), noise(2, inputs, 7, 6, seed=seed)
+@given(
+    st.integers(1, 4), st.integers(1, 4), st.integers(1, 2), st.integers(1, 2), st.sampled_from([None, 0, 1]),
+    st.integers(0, 99),
+)  # fmt: skip
+def test_a_depthwise_separable_convolution_is_one_of_products_of_filters(
+    inputs, outputs, stride, dilation, padding, seed
+):
+    layer = depthwise_separable(inputs, outputs, 3, stride, dilation, padding=padding).double()
+    x = noise(2, inputs, 7, 6, seed=seed)
+    padding = dilation if padding is None else padding
     filters = layer[1].weight * layer[0].weight.transpose(0, 1)  # (O, C, 1, 1) * (1, C, 3, 3)
-    equal(layer(x), F.conv2d(x, filters, None, stride, dilation, dilation), [x, *layer.parameters()])
+    equal(layer(x), F.conv2d(x, filters, None, stride, padding, dilation), [x, *layer.parameters()])
 
 
 @few
