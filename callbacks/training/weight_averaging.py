@@ -1,5 +1,6 @@
 """Averaging the weights over the steps of a training."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -28,12 +29,13 @@ class EMA(WeightAveraging):
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay}: expected 0 or more and below 1, such as 0.999")
         self.decay = decay
-        super().__init__(avg_fn=self.average, **options)
+        super().__init__(multi_avg_fn=self.average, **options)
 
-    def average(self, average: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
-        """The new average of a tensor after so many steps."""
-        steps = torch.as_tensor(steps, device=average.device)  # stays on the device: nothing waits for it
-        decay = ((1 + steps) / (10 + steps)).clamp(max=self.decay)
-        if not average.is_floating_point():
-            return current  # a counter
-        return torch.lerp(current, average, decay.to(average.dtype))
+    def average(self, averages: Iterable[Tensor], current: Iterable[Tensor], steps: Tensor) -> None:
+        """Moves averages, all of one type, towards the current tensors after so many steps."""
+        decay = ((1 + steps) / (10 + steps)).clamp(max=self.decay)  # a tensor on the device: nothing waits for it
+        for average, tensor in zip(averages, current, strict=True):
+            if average.is_floating_point():
+                torch.lerp(tensor, average, decay.to(average.dtype), out=average)
+            else:
+                average.copy_(tensor)  # a counter
