@@ -270,7 +270,8 @@ class SeparableNet(nn.Module):
     """A convolution, max-pooling, depthwise separable convolutions, the last of which makes a map of each class.
 
     Nothing is padded after the pooling, so that each filter knows how far the border is. Dilation costs no parameters:
-    with the defaults the last filters see all of 28x28 pixels, and the maps have 2x2.
+    with the defaults the last filters see all of 28x28 pixels, and the maps have 2x2. To save parameters norms learn a
+    shift only, though before SiLU a scale would not be redundant as before ReLU, and the one before the head nothing.
 
     Args:
         num_classes: K.

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers import Synthetic, quiet_trainer
-from zoo.analysis.receptive_field import receptive_field
+from zoo.analysis.receptive_field import Layer, receptive_field
 from zoo.classification.drill import Drill
-from zoo.classification.mnist_compact import ClassMaps, Recurrent, ShiftNorm, Tiny, Under8K
+from zoo.classification.mnist_compact import Recurrent, SeparableNet, ShiftNorm, Tiny, Under8K
 from zoo.command import recipes
 from zoo.parts.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 
@@ -165,23 +165,45 @@ def test_a_scale_is_redundant_before_a_relu_and_a_convolution():
     assert [name for name, _ in norm.named_parameters()] == ["bias"]
 
 
-def test_tiny_sees_the_whole_digit():
-    for name in ("two-k", "one-k", "seven-hundred"):
-        net = module_of(name).net.eval()
-        assert isinstance(net, type(Tiny().net))
-        x = torch.randn(1, 1, 28, 28, requires_grad=True)
-        maps = net.stages(net.stem(x))
-        (gradient,) = torch.autograd.grad(maps[0, :, maps.shape[2] // 2, maps.shape[3] // 2].sum(), x)
-        assert (gradient[0, 0].any(0).sum(), gradient[0, 0].any(1).sum()) == (28, 28)
+def test_two_k_sees_the_whole_digit():
+    net = module_of("two-k").net.eval()
+    assert isinstance(net, type(Tiny().net))
+    x = torch.randn(1, 1, 28, 28, requires_grad=True)
+    maps = net.stages(net.stem(x))
+    (gradient,) = torch.autograd.grad(maps[0, :, maps.shape[2] // 2, maps.shape[3] // 2].sum(), x)
+    assert (gradient[0, 0].any(0).sum(), gradient[0, 0].any(1).sum()) == (28, 28)
 
 
-def test_a_head_of_class_maps_scales_the_averages_of_the_first_channels():
-    head, x = ClassMaps(3), 2 + 5 * torch.randn(8, 5, 4, 4)
-    logits = head.train()(x)
-    first = x[:, :3]
-    deviation = first.var((0, 2, 3), correction=0).add(1e-5).sqrt()
-    torch.testing.assert_close(logits, 4 * (first.mean((2, 3)) - first.mean((0, 2, 3))) / deviation)
-    assert count(head) == 1
-    assert count(Tiny(width=16)) - count(Tiny(width=16, head="maps")) == 16 * 10 + 10 - 1
-    with pytest.raises(ValueError, match="width is 8, and there are 10 classes: expected a channel for each class"):
-        Tiny(width=8, head="maps")
+def last_stage(net: nn.Module) -> Layer:
+    return [layer for layer in receptive_field(net, (1, 28, 28)) if layer.name.startswith("stages")][-1]
+
+
+@pytest.mark.parametrize("recipe", ["one-k", "seven-hundred"])
+def test_the_last_filters_of_a_separable_net_see_as_much_as_the_whole_digit(recipe):
+    net = module_of(recipe).net
+    assert isinstance(net, SeparableNet)
+    assert (last_stage(net).field, last_stage(net).out) == ((28, 28), (2, 2))
+    plain = last_stage(SeparableNet(dilations=(1, 1, 1, 1)))
+    assert (plain.field, plain.out) == ((20, 20), (6, 6))
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 11])
+def test_its_logits_are_the_averages_of_normalized_maps_of_classes(num_classes):
+    torch.manual_seed(0)
+    net, x = SeparableNet(num_classes), torch.randn(16, 1, 28, 28)
+    maps = net.stages(net.stem(x))
+    assert maps.shape == (16, num_classes, 2, 2)
+    mean, variance = maps.mean((0, 2, 3), keepdim=True), maps.var((0, 2, 3), unbiased=False, keepdim=True)
+    expected = 4 * F.adaptive_avg_pool2d((maps - mean) / (variance + 1e-5).sqrt(), 1).flatten(1)
+    torch.testing.assert_close(net.head(maps), expected)
+    assert [p.numel() for p in net.head.parameters()] == [1]
+
+
+def test_its_norms_learn_a_shift_and_no_scale_and_the_last_one_nothing():
+    learned = [tuple(p.shape) for name, p in SeparableNet().named_parameters() if p.ndim == 1]
+    assert learned == [(6,), (7,), (10,), (10,)]
+
+
+def test_other_numbers_of_dilations_than_of_widths_are_an_error():
+    with pytest.raises(ValueError, match=r"dilations are \(1, 2\) and widths \(6, 7, 10\): expected as many"):
+        SeparableNet(widths=(6, 7, 10), dilations=(1, 2))
