@@ -91,7 +91,7 @@ class SpatialTransformerLayer(nn.Module):
         super().__init__()
         if not start > 0:
             raise ValueError(f"start is {start:g}: expected a scale above 0, 1 for the identity")
-        self.out_size, self.transform, self.has_place = out_size or image_size, transform, localization == "argmax"
+        self.out_size, self.transform = out_size or image_size, transform
         self.register_buffer("first", start * torch.tensor(IDENTITY[transform]), persistent=False)
         shrink = [nn.AvgPool2d(2)] if image_size > LARGE else []
         side = image_size // 2 ** (2 + len(shrink))
@@ -128,7 +128,7 @@ class SpatialTransformerLayer(nn.Module):
             zero = torch.zeros_like(scale)
             numbers = torch.stack([scale, zero, right, zero, scale, down], 1)
         theta = numbers.view(-1, 2, 3)
-        if self.has_place:
+        if isinstance(self.localization[-1], SpatialSoftArgmax):
             place = found.float().unflatten(1, (2, -1))[..., :1]
             theta = theta + F.pad(place, (2, 0))
         return theta
