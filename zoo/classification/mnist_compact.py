@@ -269,9 +269,10 @@ class ClassMaps(nn.Module):
 class SeparableNet(nn.Module):
     """A convolution, max-pooling, depthwise separable convolutions, the last of which makes a map of each class.
 
-    Nothing is padded after the pooling, so that each filter knows how far the border is. Dilation costs no parameters:
-    with the defaults the last filters see all of 28x28 pixels, and the maps have 2x2. To save parameters norms learn a
-    shift only, though before SiLU a scale would not be redundant as before ReLU, and the one before the head nothing.
+    Nothing is padded after the pooling, as in `Under8KNet`. Dilation costs no parameters: with the defaults the last
+    filters see as much as 28x28 pixels, and the maps have 2x2 (Yu and Koltun 2016, "Multi-Scale Context Aggregation by
+    Dilated Convolutions"). Norms learn a shift only. A scale would not be redundant before SiLU, as it is before ReLU;
+    it is left out to save parameters, and before the head so is the shift.
 
     Args:
         num_classes: K.
