@@ -1,5 +1,6 @@
 """What every classifier keeps besides the contract of all systems: logits, both kinds of labels, averaged views."""
 
+import re
 from functools import partial
 
 import pytest
@@ -46,6 +47,20 @@ def test_it_maps_images_to_logits(system, num_classes):
     model, x = a_little_trained(system, num_classes=num_classes)
     assert model(x).shape == (2, num_classes)
     assert model.num_classes == num_classes
+
+
+@every_classifier
+@pytest.mark.parametrize("side", [2, 5])
+def test_it_trains_on_small_images_or_names_their_size(system, side):
+    data = case_of(system).data(None)
+    model = make(system, data)
+    small = Synthetic(image_shape=(data.image_shape[0], side, side), num_classes=data.num_classes, batch_size=10)
+    refusal = None
+    try:
+        quiet_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(model, datamodule=small)
+    except ValueError as error:
+        refusal = str(error)
+    assert refusal is None or re.search(rf"images \w+ {side} ?x ?{side} pixels", refusal)
 
 
 class Values(Callback):

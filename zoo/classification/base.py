@@ -16,6 +16,8 @@ from zoo.parts.optim.schedules import OneCycle
 from zoo.parts.pretrained import Renames, State, load_weights
 from zoo.system import ScheduleCallable, System
 
+# What torch says where an image, or what convolutions and pooling have left of it, is smaller than a filter.
+TOO_SMALL = "Kernel size can't be greater than actual input size", "Output size is too small"
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
@@ -47,7 +49,7 @@ class Classifier(System):
 
     Raises:
         ValueError: see `System`. Or if the teacher has other classes, or takes images of other channels or another
-            normalization.
+            normalization; or if the images are too small for the net.
     """
 
     axes = System.axes | {"loss": loss_axis("cross-entropy in nats")}
@@ -159,13 +161,25 @@ class Classifier(System):
 
     def step(self, batch: Labelled, split: str) -> dict[str, Tensor]:
         image, label = batch
-        outputs = self(image)
+        outputs = self._outputs(image)
         loss, logits = self.loss(outputs, label, split), logits_of(outputs).detach().float()
         if split == "train" and self._teachers:
             loss = (1 - self.teacher_share) * loss + self.teacher_share * self._from_teacher(image, outputs)
         self.log_metric(f"{split}/loss", loss.detach().expand(len(label)))  # one entry a sample: weighs batches
         self.log_metric(f"{split}/acc", share_right(logits, label))
         return {"loss": loss, "logits": logits}
+
+    def _outputs(self, image: Tensor) -> Any:
+        try:
+            return self(image)
+        except RuntimeError as error:
+            if not any(text in str(error) for text in TOO_SMALL):
+                raise
+            raise ValueError(
+                f"the images have {image.size(-2)}x{image.size(-1)} pixels, of which too few are left for the last "
+                f"layers of {type(self.net).__name__}: expected larger images; resize them (image_size of your own "
+                "pictures), or take a net that shrinks them less"
+            ) from error
 
     def _from_teacher(self, image: Tensor, outputs: Any) -> Tensor:
         teacher = self._teachers[0].to(image.device, image.dtype)
