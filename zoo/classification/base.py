@@ -176,7 +176,7 @@ class Classifier(System):
             if not any(text in str(error) for text in TOO_SMALL):
                 raise
             raise ValueError(
-                f"the images have {image.size(-2)}x{image.size(-1)} pixels, of which too few are left for the last "
+                f"the images are {image.size(-1)} x {image.size(-2)} pixels, of which too few are left for the last "
                 f"layers of {type(self.net).__name__}: expected larger images; resize them (image_size of your own "
                 "pictures), or take a net that shrinks them less"
             ) from error

@@ -296,17 +296,15 @@ class SeparableNet(nn.Module):
         super().__init__()
         if len(dilations) != len(widths):
             raise ValueError(f"dilations are {dilations} and widths {widths}: expected as many of these as of those")
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False),
-            nn.MaxPool2d(2),
-            ShiftNorm(widths[0]),
-            nn.SiLU(),
-        )
-        pairs = zip(pairwise((*widths, num_classes)), dilations, strict=True)
-        convs = [depthwise_separable(*channels, dilation=dilation, padding=0) for channels, dilation in pairs]
+        stem = conv_norm_act(in_channels, widths[0], pool=True, norm=ShiftNorm, act=False)
+        self.stem = nn.Sequential(*stem, nn.SiLU())
         norms = [*map(ShiftNorm, widths[1:]), nn.BatchNorm2d(num_classes, affine=False)]
+        layers = zip(pairwise((*widths, num_classes)), dilations, norms, strict=True)
         self.stages = nn.Sequential(
-            *(nn.Sequential(*conv, norm, nn.SiLU()) for conv, norm in zip(convs, norms, strict=True))
+            *(
+                nn.Sequential(*depthwise_separable(*channels, dilation=dilation, padding=0), norm, nn.SiLU())
+                for channels, dilation, norm in layers
+            )
         )
         self.head = ClassMaps(num_classes)
 
