@@ -20,15 +20,15 @@ import torch
 from lightning import LightningModule
 
 from zoo.classification.drill import Drill
-from zoo.classification.mnist_compact import Tiny, Under20K
+from zoo.classification.mnist_compact import Separable, Under20K
 from zoo.classification.resnet_mini import ResNetMini
 from zoo.command.machine import keep_freed_memory
 
 BATCH, STEPS, TURNS = 128, 15, 5
 MODULES: dict[str, Callable[[], LightningModule]] = {
     "drill, 10 channels": Drill,
-    "666 parameters": Tiny,
-    "1 858 parameters": lambda: Tiny(width=16, blocks=3, times=(2, 2)),
+    "697 parameters": Separable,
+    "1 903 parameters": lambda: Separable(widths=(12, 17, 20, 19)),
     "18 830 parameters": Under20K,
     "small ResNet": ResNetMini,
 }

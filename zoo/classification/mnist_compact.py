@@ -6,8 +6,8 @@ B batch, C channels, H height, W width, K classes.
 The rules are those of the Extensive Vision AI course, sessions 4 and 5: 3x3 convolutions with batch norm, max-pooling
 only once strokes can be seen (receptive field 5), global average pooling instead of a large last layer. What the course
 spends on dense 3x3 convolutions after the pooling goes here into inverted residual blocks (`Under20K`, `Under8K`),
-below 2 000 parameters into depthwise separable ones that are used again and again (`Tiny`), and below 1 000 into plain
-depthwise separable convolutions, the last of which see the complete image (`Separable`).
+and below 2 000 parameters into depthwise separable convolutions, the last of which see the complete image
+(`Separable`).
 """
 
 from itertools import pairwise
@@ -139,10 +139,10 @@ class Under20K(Under8K):
 
 
 class ShiftNorm(nn.BatchNorm2d):
-    """Batch norm with a shift and without a scale, for a ReLU and a convolution after it.
+    """Batch norm with a shift and without a scale: one learned number for each channel instead of two.
 
-    These pass a positive factor on, which the weights of the convolution can hold as well. A net has then exactly as
-    many learned numbers as after its norms are folded into its convolutions, one bias for each channel.
+    Before a ReLU and a convolution a scale would be redundant: these pass a positive factor on, which the weights of
+    the convolution can hold as well.
 
     Shape: (B, C, H, W) -> the same.
     """
@@ -153,99 +153,17 @@ class ShiftNorm(nn.BatchNorm2d):
         self.register_buffer("weight", torch.ones(channels), persistent=False)
 
 
-class Recurrent(nn.Module):
-    """Depthwise separable blocks beside shortcuts, gone through several times, at one scale after another.
+class Opposites(nn.Module):
+    """Each channel and its negative: what one filter finds, and what its negative would find, for the price of one.
 
-    Each time and scale has the same filters, but norms of its own: depth and field of view for C parameters instead of
-    C * (C + 9). The norm before the addition has no parameters: the next norm would remove a shift.
+    Shang et al. 2016, "Understanding and Improving Convolutional Neural Networks via Concatenated Rectified Linear
+    Units", section 2: first layers learn such pairs. There ReLU follows at once, here max-pooling, a norm and SiLU.
 
-    Args:
-        channels: C.
-        blocks: how many different ones there are.
-        times: how often all of them are gone through at each scale; there is 2x2 max-pooling between two scales.
-
-    Shape: (B, C, H, W) -> (B, C, H / 2^n, W / 2^n) at the last of n + 1 scales.
+    Shape: (B, C, H, W) -> (B, 2 C, H, W).
     """
-
-    def __init__(self, channels: int, blocks: int, times: tuple[int, ...]) -> None:
-        super().__init__()
-        self.times = times
-        self.filters = nn.ModuleList(
-            nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False) for _ in range(blocks)
-        )
-        self.mixes = nn.ModuleList(nn.Conv2d(channels, channels, 1, bias=False) for _ in range(blocks))
-        count = blocks * sum(times)
-        self.filter_norms = nn.ModuleList(ShiftNorm(channels) for _ in range(count))
-        self.mix_norms = nn.ModuleList(nn.BatchNorm2d(channels, affine=False) for _ in range(count))
-        self.pool = nn.MaxPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        norms = zip(self.filter_norms, self.mix_norms, strict=True)
-        for scale, times in enumerate(self.times):
-            x = self.pool(x) if scale else x
-            for _ in range(times):
-                for filter_channels, mix in zip(self.filters, self.mixes, strict=True):
-                    filter_norm, mix_norm = next(norms)
-                    x = x + mix_norm(mix(filter_norm(filter_channels(x)).relu_()))
-        return x
-
-
-class TinyNet(nn.Module):
-    """Two convolutions, then blocks that are used again and again, global average pooling, a linear layer.
-
-    The first convolution is a plain 3x3 one, the second is depthwise separable; both are not padded, see `Under8KNet`.
-
-    Args:
-        num_classes: K.
-        in_channels: C.
-        stem_width: channels of the first convolution.
-        width: channels after it.
-        blocks, times: see `Recurrent`. The first scale is that after a 2x2 max-pooling.
-
-    Shape: (B, C, 28, 28) -> (B, K); 28 px go 28 -> 26 -> 24 -> 12 -> 6 with the defaults.
-    """
-
-    def __init__(
-        self,
-        num_classes: int = 10,
-        in_channels: int = 1,
-        stem_width: int = 8,
-        width: int = 8,
-        blocks: int = 2,
-        times: tuple[int, ...] = (3, 2),
-    ) -> None:
-        super().__init__()
-        self.stem = conv_norm_act(in_channels, stem_width, padding=0, norm=ShiftNorm)
-        filters = nn.Conv2d(stem_width, stem_width, 3, groups=stem_width, bias=False)
-        self.stages = nn.Sequential(
-            nn.Sequential(filters, *conv_norm_act(stem_width, width, 1, norm=ShiftNorm)),
-            nn.Sequential(nn.MaxPool2d(2), Recurrent(width, blocks, times)),
-        )
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.stages(self.stem(x)))
-
-
-class Tiny(Classifier):
-    """Trains a `TinyNet`, whose arguments it takes; the others are `Classifier`'s.
-
-    >>> sum(p.numel() for p in Tiny().parameters())
-    666
-    """
-
-    def __init__(
-        self,
-        num_classes: int = 10,
-        in_channels: int = 1,
-        stem_width: int = 8,
-        width: int = 8,
-        blocks: int = 2,
-        times: tuple[int, ...] = (3, 2),
-        **task_options: Any,
-    ) -> None:
-        net = TinyNet(num_classes, in_channels, stem_width=stem_width, width=width, blocks=blocks, times=times)
-        super().__init__(net, num_classes, **task_options)
+        return torch.cat([x, -x], 1)
 
 
 class ClassMaps(nn.Module):
@@ -279,11 +197,12 @@ class SeparableNet(nn.Module):
         in_channels: C.
         widths: channels after the first convolution, and after each of the others but the last, which has K.
         dilations: of the separable convolutions, as many as there are widths.
+        opposites: whether the first convolution has half as many filters, and `Opposites` the other half.
 
     Shape: (B, C, 28, 28) -> (B, K); 28 px go 28 -> 14 -> 12 -> 10 -> 6 -> 2 with the defaults.
 
     Raises:
-        ValueError: if there are not as many dilations as widths.
+        ValueError: if there are not as many dilations as widths, or for `opposites` with an odd first width.
     """
 
     def __init__(
@@ -292,12 +211,16 @@ class SeparableNet(nn.Module):
         in_channels: int = 1,
         widths: tuple[int, ...] = (6, 7, 10, 10),
         dilations: tuple[int, ...] = (1, 1, 2, 2),
+        opposites: bool = False,
     ) -> None:
         super().__init__()
         if len(dilations) != len(widths):
             raise ValueError(f"dilations are {dilations} and widths {widths}: expected as many of these as of those")
-        stem = conv_norm_act(in_channels, widths[0], pool=True, norm=ShiftNorm, act=False)
-        self.stem = nn.Sequential(*stem, nn.SiLU())
+        if opposites and widths[0] % 2:
+            raise ValueError(f"widths[0] is {widths[0]}: expected an even number with opposites")
+        filters, negatives = (widths[0] // 2, [Opposites()]) if opposites else (widths[0], [])
+        conv = nn.Conv2d(in_channels, filters, 3, padding=1, bias=False)
+        self.stem = nn.Sequential(conv, *negatives, nn.MaxPool2d(2), ShiftNorm(widths[0]), nn.SiLU())
         norms = [*map(ShiftNorm, widths[1:]), nn.BatchNorm2d(num_classes, affine=False)]
         layers = zip(pairwise((*widths, num_classes)), dilations, norms, strict=True)
         self.stages = nn.Sequential(
@@ -329,8 +252,8 @@ class Separable(Classifier):
         in_channels: int = 1,
         widths: tuple[int, ...] = (6, 7, 10, 10),
         dilations: tuple[int, ...] = (1, 1, 2, 2),
+        opposites: bool = False,
         **task_options: Any,
     ) -> None:
-        super().__init__(
-            SeparableNet(num_classes, in_channels, widths=widths, dilations=dilations), num_classes, **task_options
-        )
+        net = SeparableNet(num_classes, in_channels, widths=widths, dilations=dilations, opposites=opposites)
+        super().__init__(net, num_classes, **task_options)

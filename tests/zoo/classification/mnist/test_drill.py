@@ -10,7 +10,7 @@ from torch import nn
 from helpers import Synthetic, quiet_trainer
 from zoo.analysis.receptive_field import Layer, receptive_field
 from zoo.classification.drill import Drill
-from zoo.classification.mnist_compact import Recurrent, SeparableNet, ShiftNorm, Tiny, Under8K
+from zoo.classification.mnist_compact import SeparableNet, ShiftNorm, Under8K
 from zoo.command import recipes
 from zoo.parts.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 
@@ -125,34 +125,6 @@ def test_under_8k_is_the_net_of_its_results():
     assert [name for name, _ in module.net.head.named_children()] == ["0", "1", "2"]  # dropout adds a layer
 
 
-def folded(norm: nn.BatchNorm2d, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias of a convolution together with the batch norm after it, as in evaluation."""
-    scale = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
-    bias = -norm.running_mean * scale + (0 if norm.bias is None else norm.bias)
-    return weight * scale[:, None, None, None], bias
-
-
-def test_a_recurrent_stage_is_its_blocks_again_and_again_with_norms_of_their_own():
-    torch.manual_seed(0)
-    stage = Recurrent(4, blocks=2, times=(2, 1)).double()
-    x = torch.randn(3, 4, 8, 8, dtype=torch.float64)
-    for _ in range(3):
-        stage.train()(x)
-    for norm in stage.filter_norms:
-        nn.init.normal_(norm.bias)
-    y, step = x, 0
-    for times in (2, 1):
-        y = F.max_pool2d(y, 2) if step else y
-        for _ in range(times):
-            for block in range(2):
-                w, b = folded(stage.filter_norms[step], stage.filters[block].weight)
-                v, c = folded(stage.mix_norms[step], stage.mixes[block].weight)
-                y = y + F.conv2d(F.conv2d(y, w, b, padding=1, groups=4).relu(), v, c)
-                step += 1
-    torch.testing.assert_close(stage.eval()(x), y)
-    assert count(stage) == 2 * (4 * 9 + 4 * 4) + 6 * 4
-
-
 def test_a_scale_is_redundant_before_a_relu_and_a_convolution():
     norm, full, x = ShiftNorm(3), nn.BatchNorm2d(3), torch.randn(4, 3, 5, 5)
     nn.init.normal_(norm.bias)
@@ -165,20 +137,11 @@ def test_a_scale_is_redundant_before_a_relu_and_a_convolution():
     assert [name for name, _ in norm.named_parameters()] == ["bias"]
 
 
-def test_two_k_sees_the_whole_digit():
-    net = module_of("two-k").net.eval()
-    assert isinstance(net, type(Tiny().net))
-    x = torch.randn(1, 1, 28, 28, requires_grad=True)
-    maps = net.stages(net.stem(x))
-    (gradient,) = torch.autograd.grad(maps[0, :, maps.shape[2] // 2, maps.shape[3] // 2].sum(), x)
-    assert (gradient[0, 0].any(0).sum(), gradient[0, 0].any(1).sum()) == (28, 28)
-
-
 def last_stage(net: nn.Module) -> Layer:
     return [layer for layer in receptive_field(net, (1, 28, 28)) if layer.name.startswith("stages")][-1]
 
 
-@pytest.mark.parametrize("recipe", ["one-k", "seven-hundred"])
+@pytest.mark.parametrize("recipe", ["two-k", "one-k", "seven-hundred"])
 def test_the_last_filters_of_a_separable_net_see_as_much_as_the_whole_digit(recipe):
     net = module_of(recipe).net
     assert isinstance(net, SeparableNet)
@@ -207,3 +170,19 @@ def test_its_norms_learn_a_shift_and_no_scale_and_the_last_one_nothing():
 def test_other_numbers_of_dilations_than_of_widths_are_an_error():
     with pytest.raises(ValueError, match=r"dilations are \(1, 2\) and widths \(6, 7, 10\): expected as many"):
         SeparableNet(widths=(6, 7, 10), dilations=(1, 2))
+
+
+def test_with_opposites_it_is_the_net_with_each_first_filter_twice_once_negated():
+    torch.manual_seed(0)
+    net, plain = SeparableNet(widths=(8, 7, 10, 9), opposites=True), SeparableNet(widths=(8, 7, 10, 9))
+    filters = net.stem[0].weight
+    state = {name.replace("stem.3.", "stem.2."): value for name, value in net.state_dict().items()}
+    plain.load_state_dict({**state, "stem.0.weight": torch.cat([filters, -filters])})
+    x = torch.randn(4, 1, 28, 28)
+    torch.testing.assert_close(net(x), plain(x))
+    assert count(plain) - count(net) == 4 * 9
+
+
+def test_opposites_of_an_odd_number_of_channels_are_an_error():
+    with pytest.raises(ValueError, match=r"widths\[0\] is 7: expected an even number with opposites"):
+        SeparableNet(widths=(7, 7, 10, 9), opposites=True)
