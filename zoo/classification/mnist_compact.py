@@ -157,7 +157,8 @@ class Opposites(nn.Module):
     """Each channel and its negative: what one filter finds, and what its negative would find, for the price of one.
 
     Shang et al. 2016, "Understanding and Improving Convolutional Neural Networks via Concatenated Rectified Linear
-    Units", section 2: first layers learn such pairs. There ReLU follows at once, here max-pooling, a norm and SiLU.
+    Units", section 2, which shows that first layers learn such pairs; differs from the paper in that max-pooling, a
+    norm and SiLU come next instead of ReLU.
 
     Shape: (B, C, H, W) -> (B, 2 C, H, W).
     """
@@ -197,7 +198,7 @@ class SeparableNet(nn.Module):
         in_channels: C.
         widths: channels after the first convolution, and after each of the others but the last, which has K.
         dilations: of the separable convolutions, as many as there are widths.
-        opposites: whether the first convolution has half as many filters, and `Opposites` the other half.
+        opposites: whether half of the first channels are the negatives of the other half, see `Opposites`.
 
     Shape: (B, C, 28, 28) -> (B, K); 28 px go 28 -> 14 -> 12 -> 10 -> 6 -> 2 with the defaults.
 
