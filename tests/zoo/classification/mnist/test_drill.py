@@ -174,13 +174,13 @@ def test_other_numbers_of_dilations_than_of_widths_are_an_error():
 
 def test_with_opposites_it_is_the_net_with_each_first_filter_twice_once_negated():
     torch.manual_seed(0)
-    net, plain = SeparableNet(widths=(8, 7, 10, 9), opposites=True), SeparableNet(widths=(8, 7, 10, 9))
+    net, plain = SeparableNet(widths=(10, 7, 9, 9), opposites=True), SeparableNet(widths=(10, 7, 9, 9))
     filters = net.stem[0].weight
     state = {name.replace("stem.3.", "stem.2."): value for name, value in net.state_dict().items()}
     plain.load_state_dict({**state, "stem.0.weight": torch.cat([filters, -filters])})
     x = torch.randn(4, 1, 28, 28)
     torch.testing.assert_close(net(x), plain(x))
-    assert count(plain) - count(net) == 4 * 9
+    assert count(plain) - count(net) == 5 * 9
 
 
 def test_opposites_of_an_odd_number_of_channels_are_an_error():
