@@ -3,7 +3,8 @@
 - README.md, RESULTS.md, CHANGELOG.md, CONTRIBUTING.md and LICENSE become pages;
 - each folder of recipes becomes a page with the recipes as they are, the script of each notebook one with its cells;
 - each module of the packages becomes a page of the API reference, which mkdocstrings fills from the source;
-- links to files of the checkout, which work where the files are read as they are, lead to these pages.
+- links to files of the checkout, which work where the files are read as they are, lead to these pages;
+- no line ends within a number.
 
 Nothing of the packages is imported.
 """
@@ -34,6 +35,11 @@ AT_ROOT = {
 WIDE = dict.fromkeys(("index.md", "results.md"), "---\nhide: [navigation]\n---\n\n")  # leaves room for wide tables
 LINK = re.compile(r"(?<=\]\()([^()\s#:]+)(#[^()\s]*)?(?=\))")
 FENCE = re.compile(r"(?ms)^( *)(```|~~~).*?^\1\2 *$")
+CODE_OR_TAG = re.compile(r"(?s)(<pre\b.*?</pre>|<code\b.*?</code>|<[^>]*>)")
+NUMBER = re.compile(  # a date, powers of ten, an uncertainty, groups of three digits, an inequality, a count of seeds
+    r"\d{4}-\d\d-\d\d|(?:&[gl]t;= )?(?:\d[\d.]*e-\d+|\d[\d.]* ± [\d.]*\d|\d{1,3}(?: \d{3})+\b)"
+    r"|(?:&[gl]t;|\bn )= [\d.]*\d"
+)
 
 
 def modules() -> list[Path]:
@@ -176,3 +182,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         parts += [LINK.sub(changed, markdown[place : fence.start()]), fence[0]]
         place = fence.end()
     return "".join([*parts, LINK.sub(changed, markdown[place:])])
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Keeps numbers such as 60 000 and 0.9958 ± 0.0012 on one line, outside code."""
+    parts = CODE_OR_TAG.split(html)
+    parts[::2] = [NUMBER.sub(r'<span class="number">\g<0></span>', text) for text in parts[::2]]
+    return "".join(parts)
