@@ -342,10 +342,16 @@ def test_classes_that_are_bases_or_records_are_left_out():
 def test_the_missed_targets_are_those_of_the_ledger(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger, "LEDGER", tmp_path / "results.csv")
     row = dict.fromkeys(ledger.COLUMNS, "1") | {"recipe": "digits/small", "metric": "test/acc", "target": 0.97}
-    for seed, value, met in ((0, 0.9, False), (1, 0.95, False), (0, 0.98, True)):
-        ledger.append(row | {"seed": seed, "value": value, "met": met})
+    for seed, value, met, commit in (
+        (0, 0.9, False, "b"),
+        (1, 0.95, False, "b"),
+        (0, 0.96, False, "a"),
+        (0, 0.98, True, "a"),
+    ):
+        ledger.append(row | {"seed": seed, "value": value, "met": met, "commit": commit})
     ledger.append(row | {"recipe": "digits/gone", "value": 0.5, "met": False})
     lines = measured.missed().split("\n")[2:]
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert lines[0].startswith("| digits/gone | test/acc 0.97 | 0.5000 |")
     assert "0.9000, 0.9500 | 1 | >= 0.97 | 0.9650" in lines[1]
+    assert "| 0.9600 | 1 | >= 0.97 | 0.9650" in lines[2]  # another commit, the later one

@@ -141,14 +141,17 @@ def recipe_link(name: str) -> str:
 
 
 def missed() -> str:
-    """Every result of the ledger that was short of the target of its day, with what the recipe reaches now."""
+    """Every result of the ledger that was short of the target of its day, with what the recipe reaches now.
+
+    A line has the results of one commit and day, as the recipe may have changed between two.
+    """
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     known = recipes.names()
     for row in ledger.rows():
         if row["met"] == "False":
-            groups.setdefault((row["recipe"], row["target"], row["date"], row["parameters"]), []).append(row)
+            groups.setdefault((row["recipe"], row["target"], row["date"], row["commit"]), []).append(row)
     lines = []
-    for (name, target, date, _), rows in sorted(groups.items()):
+    for (name, target, date, _), rows in sorted(groups.items(), key=lambda group: group[0][:3]):  # commits as they came
         now = ledger.summarize_recipe(name) if name in known else {"target": "", "result": "the recipe is gone"}
         lines.append(
             {
