@@ -82,6 +82,21 @@ def test_one_targeted_step_is_fgsm_with_the_other_sign():
 
 
 class TestOnATrainedNet:
+    def test_steps_with_momentum_equal_their_equations(self, trained):
+        net, x, labels = trained
+        targets, step, m = (labels + 1) % 4, 2 / 255, 0.0
+        expected = pixels_of(x)
+        for _ in range(5):
+            leaf = ((expected - CENTER) / SCALE).float().requires_grad_()
+            F.cross_entropy(net.eval()(leaf), targets, reduction="sum").backward()
+            m = 0.8 * m + leaf.grad / leaf.grad.abs().sum((1, 2, 3), keepdim=True)
+            expected = (expected - step * m.sign()).clamp(pixels_of(x) - 6 / 255, pixels_of(x) + 6 / 255).clamp(0, 1)
+        found = targeted(net, x, targets, MEAN, STD, 6 / 255, steps=5, step_size=step, momentum=0.8)
+        torch.testing.assert_close(pixels_of(found), expected, atol=1e-5, rtol=0)
+        assert not torch.equal(
+            found, targeted(net, x, targets, MEAN, STD, 6 / 255, steps=5, step_size=step, momentum=0)
+        )
+
     def test_fgsm_lowers_the_probability_of_every_label(self, trained):
         net, x, labels = trained
         found = fgsm(net, x, labels, MEAN, STD, 4 / 255)
@@ -156,6 +171,7 @@ def test_random_others_are_other_classes_and_any_of_them(num_classes, seed):
         ({"epsilon": -0.1}, r"epsilon is -0.1: expected 0 to 1"),
         ({"steps": 0}, r"steps is 0: expected 1 or more"),
         ({"step_size": 0.0}, r"step_size is 0.0: expected more than 0"),
+        ({"momentum": 1.5}, r"momentum is 1.5: expected 0 to 1"),
         ({"targets": torch.zeros(3, dtype=torch.int64)}, r"\(3,\).*expected class indices \(2,\)"),
         ({"targets": torch.zeros(2)}, r"torch.float32: expected class indices"),
     ],
