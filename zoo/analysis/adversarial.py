@@ -87,8 +87,7 @@ def targeted(
         raise ValueError(f"momentum is {momentum}: expected 0 to 1, such as 0.5")
     total = steps * (steps + 1) / 2
     falling = [4 * epsilon * left / total for left in range(steps, 0, -1)]
-    lengths = falling if step_size is None else [step_size] * steps
-    lengths = [-length for length in lengths]
+    lengths = [-length for length in (falling if step_size is None else [step_size] * steps)]
     return _ascend(net, images, targets, mean, std, epsilon=epsilon, lengths=lengths, momentum=momentum)
 
 
